@@ -1,0 +1,141 @@
+"""What the tests share: where things are, the notebook's cells, MNIST, and running the notebook in a scratch copy."""
+import contextlib
+import copy
+import hashlib
+import io
+import os
+import queue
+import re
+import subprocess
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from PIL import Image
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+REPO = Path(__file__).resolve().parent.parent
+NOTEBOOK = Path("notebooks/mnist_classification.ipynb")
+MODEL = Path("models/mnist_cnn.keras")
+FIGURES = ["sample_digits", "class_distribution", "augmentation_examples",
+           "training_history", "confusion_matrix", "misclassified"]
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")  # all but tab and newline: what progress bars and colours leave behind
+LINES_OF_JUPYTER = re.compile(r"\[(NbConvertApp|IPKernelApp|NbClientApp)\]")
+
+
+def read_notebook(path):
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(nb):
+    return [cell for cell in nb.cells if cell.cell_type == "code"]
+
+
+def tagged(nb, tag):
+    """The sources of the cells with this tag, joined in order."""
+    found = [cell.source for cell in nb.cells if tag in cell.metadata.get("tags", [])]
+    assert found, f"no cell of {NOTEBOOK} is tagged {tag!r}: put the tag back, the tests take the code from there"
+    return "\n\n".join(found)
+
+
+def texts(cell):
+    """All that a cell shows as text."""
+    return "\n".join(output.get("text", "") if output.output_type == "stream" else output.get("data", {}).get("text/plain", "")
+                     for output in cell.outputs)
+
+
+def all_text(nb):
+    return "\n".join(texts(cell) for cell in code_cells(nb))
+
+
+def problems(nb):
+    """What must not be in an executed notebook, as a list of sentences."""
+    found = []
+    for number, cell in enumerate(code_cells(nb), 1):
+        for output in cell.outputs:
+            if output.output_type == "error":
+                found.append(f"code cell {number} ({cell.id}) failed: {output.ename}: {output.evalue}")
+            if output.get("name") == "stderr":
+                found.append(f"code cell {number} ({cell.id}) wrote to stderr: {output.text[:300]!r}")
+        if CONTROL.search(texts(cell)):
+            found.append(f"code cell {number} ({cell.id}) shows control characters: print plain text, no progress bars")
+    return found
+
+
+def with_parameters(nb, **values):
+    """A copy of the notebook with these parameters set in a cell after the one tagged `parameters`, as papermill does."""
+    nb = copy.deepcopy(nb)
+    at = next(i for i, cell in enumerate(nb.cells) if "parameters" in cell.metadata.get("tags", []))
+    for name in values:
+        assert re.search(rf"^{name} *=", nb.cells[at].source, re.M), f"{name} is not in the cell tagged 'parameters'"
+    nb.cells.insert(at + 1, nbformat.v4.new_code_cell("\n".join(f"{name} = {value!r}" for name, value in values.items())))
+    return nb
+
+
+def check_figure(path):
+    """Fail unless the file is a PNG that can be read, at least 1000 pixels wide, and shows something."""
+    assert path.is_file(), f"{path} is missing: run the notebook"
+    with Image.open(path) as image:
+        assert image.format == "PNG", f"{path} is {image.format}, not PNG"
+        pixels = np.asarray(image.convert("L"))
+    assert pixels.shape[1] >= 1000, f"{path} is only {pixels.shape[1]} pixels wide: raise savefig.dpi"
+    inked = (pixels < 128).mean()
+    assert inked > 0.001 and len(np.unique(pixels)) > 20, f"{path} is blank"
+
+
+def accuracy_on_test(model_path, mnist_npz):
+    """Load the saved model and score it on the 10,000 test images, without any code of the notebook."""
+    from tensorflow import keras
+
+    with np.load(mnist_npz) as arrays:
+        images, labels = arrays["x_test"].astype("float32")[..., np.newaxis] / 255, arrays["y_test"]
+    probabilities = keras.models.load_model(model_path).predict(images, batch_size=500, verbose=0)
+    return float((probabilities.argmax(axis=1) == labels).mean())
+
+
+def nbconvert(path, **env):
+    """Execute the notebook in place, as the README does, but past errors, so that it can be looked at. Returns stderr's lines."""
+    jupyter = Path(sys.executable).parent / "jupyter"
+    ran = subprocess.run(
+        [jupyter, "nbconvert", "--to", "notebook", "--execute", "--inplace", "--allow-errors", path],
+        capture_output=True, text=True, stdin=subprocess.DEVNULL, env=os.environ | env)
+    assert ran.returncode == 0, f"jupyter nbconvert failed:\n{ran.stdout}\n{ran.stderr}"
+    return [line for line in ran.stderr.splitlines() if line.strip() and not LINES_OF_JUPYTER.match(line)]
+
+
+@pytest.fixture(scope="session")
+def committed():
+    path = REPO / NOTEBOOK
+    assert path.is_file(), f"{NOTEBOOK} is missing"
+    return read_notebook(path)
+
+
+def loader_names(nb, **given):
+    """Run the notebook's loader cells with `mnist`, ROOT and DOWNLOAD_TIMEOUT as given; returns the names that they define."""
+    names = dict(os=os, io=io, np=np, hashlib=hashlib, queue=queue, threading=threading, contextlib=contextlib,
+                 Counter=Counter, Path=Path) | given
+    exec(tagged(nb, "loader"), names)
+    return names
+
+
+@pytest.fixture(scope="session")
+def mnist_npz(committed, tmp_path_factory):
+    """The real MNIST as an .npz file, from wherever the notebook's own loader finds it."""
+    from tensorflow.keras.datasets import mnist
+
+    loader = loader_names(committed, mnist=mnist, ROOT=REPO, DOWNLOAD_TIMEOUT=120)
+    (x_train, y_train), (x_test, y_test), _ = loader["load_mnist"]()
+    path = tmp_path_factory.mktemp("data") / "mnist.npz"
+    np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    return path
+
+
+@pytest.fixture(scope="session")
+def mnist_arrays(mnist_npz):
+    with np.load(mnist_npz) as arrays:
+        return dict(arrays)

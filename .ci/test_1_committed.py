@@ -1,0 +1,239 @@
+"""The submission as it is committed: what is there, what the notebook shows, and whether every stated number is true."""
+import json
+import re
+import shutil
+import subprocess
+import zipfile
+
+import pytest
+from packaging.requirements import Requirement
+
+from conftest import (FIGURES, MODEL, NOTEBOOK, REPO, accuracy_on_test, all_text, check_figure, code_cells, problems,
+                      read_notebook, tagged)
+
+README = REPO / "README.md"
+TOP = {"notebooks", "models", "figures", "requirements.txt", "README.md", ".gitignore"}
+SECTIONS = ["Dataset", "Model Architecture", "Results", "Visualizations", "How to Run"]
+MACHINE_PATH = re.compile(r"(?<![\w.])/(home|root|work|tmp|Users|mnt|content|usr|var|opt)/|[A-Z]:\\\\")
+# Numbers of the README that belong to the mission, the dataset or the wording, not to a run.
+MISSION = {"99", "1", "5", "50,000", "10,000", "95", "8×8", "28×28"}
+
+
+def git(*words, text=True):
+    """What git prints, or None where this is no clone (a downloaded ZIP) or there is no git."""
+    if shutil.which("git") is None or not (REPO / ".git").exists():
+        return None
+    ran = subprocess.run(["git", "-C", REPO, *words], capture_output=True, text=text)
+    return ran.stdout if ran.returncode == 0 else None
+
+
+def tracked():
+    listed = git("ls-files")
+    if listed is None:
+        return [path.relative_to(REPO).as_posix() for path in REPO.rglob("*") if path.is_file() and ".venv" not in path.parts]
+    return listed.splitlines()
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    """The run in the working tree and, where it has been executed anew, the committed one: [(notebook, model path), ...].
+
+    README.md describes the committed run, and who executes the notebook has another one in the
+    working tree; it is the committed README that must be true, of the run that was committed with it.
+    """
+    found = [(read_notebook(REPO / NOTEBOOK), REPO / MODEL)]
+    notebook, model = (git("show", f"HEAD:{path.as_posix()}", text=False) for path in (NOTEBOOK, MODEL))
+    if notebook and model and notebook != (REPO / NOTEBOOK).read_bytes():
+        folder = tmp_path_factory.mktemp("committed")
+        for path, content in ((NOTEBOOK, notebook), (MODEL, model)):
+            (folder / path.name).write_bytes(content)
+        found.append((read_notebook(folder / NOTEBOOK.name), folder / MODEL.name))
+    return found
+
+
+def section(title):
+    """The README's text under this heading, without the code blocks."""
+    text = README.read_text(encoding="utf-8")
+    body = re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", text, re.M | re.S)
+    assert body, f"README.md has no section '## {title}'"
+    return re.sub(r"^```.*?^```", "", body[1], flags=re.M | re.S)
+
+
+def numbers(text):
+    """All numbers in a text, as they are written; '3 × 3' counts as one."""
+    text = re.sub(r"\]\([^)]*\)", "]", text)  # link targets
+    text = re.sub(r"(?<=\d) × (?=\d)", "×", text)
+    return set(re.findall(r"(?<![\w.])\d[\d,×]*(?:\.\d+)?(?![\w])", text.replace("\u00a0", " ")))
+
+
+# layout
+
+def test_top_level():
+    top = {path.split("/")[0] for path in tracked()}
+    visible = {name for name in top if not name.startswith(".")}
+    assert TOP <= top, f"missing at the top level: {sorted(TOP - top)}"
+    assert visible <= TOP, f"take these away or move them, the top level holds only {sorted(TOP)}: {sorted(visible - TOP)}"
+
+
+def test_no_data_and_no_leftovers():
+    bad = [path for path in tracked() if re.search(r"\.(npz|gz|idx\d?|csv|zip|h5|pyc)$|ubyte|checkpoint|__pycache__", path)]
+    assert not bad, f"data and leftovers must not be committed, remove them with git rm --cached: {bad}"
+
+
+def test_gitignore_keeps_them_out():
+    for path in ("models/checkpoints/best.weights.h5", "mnist.npz", "shared/mnist.npz", ".venv/bin/python", "notebooks/.ipynb_checkpoints/a.ipynb",
+                 ".ci/__pycache__/a.pyc", ".vscode/settings.json"):
+        if git("rev-parse") is None:
+            pytest.skip("no git clone here")
+        assert git("check-ignore", path), f".gitignore does not cover {path}"
+    assert not git("check-ignore", str(MODEL)), f".gitignore hides {MODEL}"
+
+
+# the notebook
+
+def test_notebook_is_executed_once_from_top_to_bottom(committed):
+    counts = [cell.execution_count for cell in code_cells(committed)]
+    assert counts == list(range(1, len(counts) + 1)), f"run all cells in a fresh kernel (the README's first command) and save: counts are {counts}"
+
+
+def test_notebook_output_is_clean(committed):
+    assert not problems(committed), "\n".join(problems(committed))
+
+
+def test_notebook_has_no_machine_paths(committed):
+    text = json.dumps(committed, ensure_ascii=False)
+    found = [text[max(0, m.start() - 40):m.end() + 40] for m in MACHINE_PATH.finditer(text)]
+    assert not found, f"paths of one machine are in the notebook: {found}"
+
+
+def test_notebook_renders_on_github(committed):
+    size = (REPO / NOTEBOOK).stat().st_size
+    assert size < 1_000_000, f"the notebook has {size:,} bytes, GitHub may not show it: lower figure.dpi"
+    assert "widgets" not in committed.metadata, "clear the widget state (metadata.widgets): GitHub does not render notebooks that have one"
+    inline = sum("image/png" in output.get("data", {}) for cell in code_cells(committed) for output in cell.outputs)
+    assert inline >= len(FIGURES), f"only {inline} figures are shown in the notebook"
+
+
+def test_parameters_are_the_full_run(committed):
+    values = {}
+    exec(tagged(committed, "parameters"), values)
+    assert values["RETRAIN"] is True and 20 <= values["EPOCHS"] <= 30 and values["SEED"] == 42, "commit the notebook with its own parameters"
+
+
+# figures
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figure(name):
+    check_figure(REPO / "figures" / f"{name}.png")
+
+
+def test_figures_holds_nothing_else():
+    here = sorted(path.name for path in (REPO / "figures").iterdir())
+    assert here == sorted(f"{name}.png" for name in FIGURES), f"figures/ holds {here}"
+
+
+# the model
+
+def test_model_is_plain_keras():
+    with zipfile.ZipFile(REPO / MODEL) as file:
+        assert json.loads(file.read("metadata.json"))["keras_version"].startswith("3."), "save the model with Keras 3"
+        config = json.loads(file.read("config.json"))
+    for layer in config["config"]["layers"]:
+        assert layer["module"].startswith("keras.") and layer["registered_name"] is None and layer["class_name"] != "Lambda", \
+            f"the model holds a custom or Lambda layer, {layer['class_name']}: others could not load it"
+
+
+def test_model_and_notebook_agree(committed, mnist_npz):
+    from tensorflow import keras
+
+    accuracy, text = accuracy_on_test(REPO / MODEL, mnist_npz), all_text(committed)
+    assert accuracy >= 0.99, f"the committed model reads only {accuracy:.2%} of the test set"
+    for stated in (f"test accuracy: {accuracy:.2%}", f"errors:        {round(10_000 * (1 - accuracy))} of 10,000",
+                   f"{keras.models.load_model(REPO / MODEL).count_params():,} parameters"):
+        assert stated in text, f"the model gives '{stated}', the notebook says otherwise: commit model and notebook from one run"
+
+
+# README.md
+
+def test_readme_sections_and_order():
+    headings = re.findall(r"^## (.+)$", README.read_text(encoding="utf-8"), re.M)
+    assert headings == SECTIONS, f"the sections should be {SECTIONS}, in this order"
+
+
+def test_readme_links():
+    text = README.read_text(encoding="utf-8")
+    images = re.findall(r"!\[([^\]]+)\]\(([^)\s]+)\)", section("Visualizations"))
+    assert [path for _, path in images] == [f"figures/{name}.png" for name in FIGURES], "Visualizations shows the six figures, in this order"
+    for path in re.findall(r"\]\(([^)\s#]+)\)", text):
+        assert path.startswith("https://") or (REPO / path).exists(), f"README.md links to {path}, which is not there"
+
+
+def test_readme_results(runs, mnist_npz):
+    """The rows of the result table say what the model does, recomputed; no other number is stated that the run does not show."""
+    headline = README.read_text(encoding="utf-8").split("\n## ")[0]
+    complaints = []
+    for notebook, model in runs:
+        text, accuracy = all_text(notebook), accuracy_on_test(model, mnist_npz)
+        epochs, best = re.search(r"min for (\d+) epochs", text)[1], re.search(r"best epoch: (\d+)", text)[1]
+        minutes = re.search(r"training time: ([\d.]+) min", text)[1]
+        rows = dict(re.findall(r"^\| ([^|]+?) \| ([^|]+?) \|", section("Results").replace("**", ""), re.M))
+        wanted = {"Test accuracy": f"{accuracy:.2%}", "Test errors": f"{round(10_000 * (1 - accuracy))} of 10,000",
+                  "Training time": f"{minutes} min", "Epochs": f"{epochs}, best epoch {best}",
+                  "Parameters": re.search(r"([\d,]+) parameters", text)[1]}
+        wrong = [f"{row}: README.md says {rows.get(row)!r}, the run {value!r}" for row, value in wanted.items()
+                 if not rows.get(row, "").replace(" %", "%").startswith(value)]
+        if f"{accuracy:.2%}" not in headline.replace(" %", "%"):
+            wrong.append(f"the first lines do not state the test accuracy {accuracy:.2%}")
+        unexplained = numbers(headline + section("Results") + section("Visualizations")) - numbers(text.replace("%", " %")) - MISSION
+        if unexplained:
+            wrong.append(f"these numbers of README.md are nowhere in the run's output: {sorted(unexplained)}")
+        if not wrong:
+            return
+        complaints.append("\n".join(wrong))
+    pytest.fail("README.md does not describe the run: correct it, and commit it with the notebook and the model.\n" + "\n\n".join(complaints))
+
+
+def test_readme_architecture():
+    from tensorflow import keras
+
+    model = keras.models.load_model(REPO / MODEL)
+    rows = re.findall(r"^\| `(\w+)` \| (\w+)[^|]*\| ([^|]+?) \| ([\d,]+) \|$", section("Model Architecture"), re.M)
+    layers = [(layer.name, type(layer).__name__, " × ".join(map(str, layer.output.shape[1:])), f"{layer.count_params():,}") for layer in model.layers]
+    assert rows == layers, "the README's table of layers is not the model's"
+    assert f"{model.count_params():,}" in section("Model Architecture"), "the total of parameters is missing or wrong"
+
+
+def test_readme_settings(committed):
+    """Hyperparameters and augmentation stand in the README as they stand in the notebook's code."""
+    code = "\n".join(cell.source for cell in code_cells(committed))
+    text = section("Model Architecture")
+    for name, pattern in {"learning rate": r"Adam\(learning_rate=([\d.]+)", "batch size": r"BATCH_SIZE = (\d+)", "epochs": r"EPOCHS = (\d+)",
+                          "plateau patience": r"ReduceLROnPlateau\([^)]*patience=(\d+)", "stopping patience": r"EarlyStopping\([^)]*patience=(\d+)",
+                          "rotation": r"rotation_range=(\d+)", "shift": r"width_shift_range=([\d.]+)", "zoom": r"zoom_range=([\d.]+)"}.items():
+        row = re.search(rf"^\| {name}[^|]*\| ([^|]+) \|", text, re.M | re.I)
+        assert row, f"Model Architecture has no table row '{name}'"
+        value = re.search(pattern, code)[1]
+        assert value in numbers(row[1]), f"{name}: the notebook uses {value}, README.md says {row[1]!r}"
+
+
+def test_readme_commands():
+    """How to Run starts with two one-line commands, and CI runs the second to the letter."""
+    body = README.read_text(encoding="utf-8").split("## How to Run")[1]
+    blocks = [block.strip() for block in re.findall(r"^```(?:bash|sh)?\n(.*?)^```", body, re.M | re.S)]
+    assert len(blocks) >= 2 and all("\n" not in block for block in blocks[:2]), "the first two code blocks of How to Run are one line each"
+    assert "nbconvert" in blocks[0] and "--execute" in blocks[0] and "pytest" in blocks[1]
+    script = [line for line in (REPO / ".ci" / "run").read_text().splitlines() if line and not line.startswith(("#", "set ", "cd "))]
+    assert script == [blocks[1]], ".ci/run must call the README's test command and nothing else"
+    workflow = "\n".join(path.read_text() for path in (REPO / ".github" / "workflows").glob("*.yml"))
+    assert "bash .ci/run" in workflow, "the workflow must run .ci/run"
+
+
+# requirements.txt
+
+def test_requirements():
+    lines = [line for line in (REPO / "requirements.txt").read_text().splitlines() if line.strip() and not line.startswith("#")]
+    found = {requirement.name: requirement for requirement in map(Requirement, lines)}
+    assert set(found) == {"tensorflow", "numpy", "matplotlib", "seaborn", "scikit-learn", "jupyter", "nbconvert"}
+    for requirement in found.values():
+        operators = {clause.operator for clause in requirement.specifier}
+        assert operators == {">=", "<"}, f"{requirement}: give the oldest and the newest version that works"

@@ -1,0 +1,130 @@
+"""The notebook run again, in scratch copies: end to end, every cell twice, without training, and interrupted."""
+import hashlib
+import re
+import shutil
+import socket
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+from conftest import (FIGURES, MODEL, NOTEBOOK, REPO, accuracy_on_test, all_text, check_figure, code_cells, nbconvert,
+                      problems, read_notebook, texts, with_parameters)
+
+TIMES = re.compile(r"[\d.,]+ (min|s|hours|digits a second)\b|\d+\.\d$", re.M)
+
+
+def timeless(cell):
+    """What a cell shows, without what differs each time: times, and the padding that depends on their width."""
+    return re.sub(r"[ -]+", " ", TIMES.sub("(time)", texts(cell)))
+
+
+def digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def scratch(tmp_path, mnist_npz):
+    """A copy of the submission in an empty folder, MNIST beside it; nothing of the working tree is touched."""
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "mnist.npz").symlink_to(mnist_npz)
+    copy = tmp_path / "mnist-digit-recognition"
+    for folder in ("notebooks", "figures", "models"):
+        shutil.copytree(REPO / folder, copy / folder, ignore=shutil.ignore_patterns("checkpoints", ".ipynb_checkpoints"))
+    return copy
+
+
+def run(nb, folder, **options):
+    """Execute the notebook with `folder` as its working directory, as VS Code, Colab and Jupyter may."""
+    NotebookClient(nb, resources={"metadata": {"path": str(folder)}}, kernel_name="python3", **options).execute()
+    assert not problems(nb), "\n".join(problems(nb))
+
+
+def test_end_to_end(scratch, mnist_npz):
+    """The README's command on a copy whose results have been deleted: all of them come back, and they are good."""
+    shutil.rmtree(scratch / "figures")
+    shutil.rmtree(scratch / "models")
+    before = {path: digest(path) for path in (REPO / NOTEBOOK, REPO / MODEL)}
+
+    noise = nbconvert(scratch / NOTEBOOK, MNIST_NPZ=str(mnist_npz))
+
+    nb = read_notebook(scratch / NOTEBOOK)
+    assert not problems(nb), "\n".join(problems(nb))
+    assert not noise, "the kernel wrote to stderr:\n" + "\n".join(noise)
+    assert [cell.execution_count for cell in code_cells(nb)] == list(range(1, len(code_cells(nb)) + 1))
+    for name in FIGURES:
+        check_figure(scratch / "figures" / f"{name}.png")
+    assert sorted(path.stem for path in (scratch / "figures").iterdir()) == sorted(FIGURES), "the run wrote other figures than the six"
+    accuracy = accuracy_on_test(scratch / MODEL, mnist_npz)
+    assert accuracy >= 0.99, f"a fresh run reaches only {accuracy:.2%} on the test set, the mission asks for 99 %"
+    assert f"test accuracy: {accuracy:.2%}" in all_text(nb), "the notebook states another test accuracy than the model that it saved has"
+    assert before == {path: digest(path) for path in before}, "the run changed the working tree"
+
+
+def test_every_cell_twice(committed, mnist_npz, tmp_path, monkeypatch):
+    """Each cell run twice in a row gives the same text both times, and the same again for all after it.
+
+    It runs where Colab would: the notebook alone in an empty folder, no clone, and behind a network that never answers.
+    """
+    folder = tmp_path / "content"
+    folder.mkdir()
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "mnist.npz").symlink_to(mnist_npz)
+    nb = with_parameters(committed, EPOCHS=2, DOWNLOAD_TIMEOUT=3)
+    nb.cells = [cell for cell in nb.cells for cell in [cell, nbformat.from_dict(cell)][:1 + (cell.cell_type == "code")]]
+    for i, cell in enumerate(nb.cells):
+        cell.id = f"cell-{i}"
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        proxy = "http://127.0.0.1:%d" % silent.getsockname()[1]
+        for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+            monkeypatch.setenv(name, proxy)
+        for name in ("no_proxy", "NO_PROXY", "MNIST_NPZ"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))  # an empty cache
+        run(nb, folder)
+
+    cells = code_cells(nb)
+    different = [f"{first.source.splitlines()[0]!r}:\n{texts(first)}\n--- the second time ---\n{texts(second)}"
+                 for first, second in zip(cells[::2], cells[1::2])
+                 if timeless(first) != timeless(second)]
+    assert not different, "run twice, these cells give another result:\n\n" + "\n\n".join(different)
+    accuracy = accuracy_on_test(folder / MODEL, mnist_npz)
+    assert accuracy >= 0.97, f"after two short trainings only {accuracy:.2%}: does the second go on from the first's state?"
+    assert sorted(path.stem for path in (folder / "figures").iterdir()) == sorted(FIGURES)
+
+
+def test_without_training(committed, scratch, mnist_npz, monkeypatch):
+    """RETRAIN = False, started at the repository's root: the saved model is used, left alone, and gives the stated accuracy."""
+    monkeypatch.setenv("MNIST_NPZ", str(mnist_npz))
+    before = digest(scratch / MODEL)
+    nb = with_parameters(committed, RETRAIN=False)
+    run(nb, scratch)
+    assert digest(scratch / MODEL) == before, "RETRAIN = False rewrote the saved model"
+    assert "nothing was trained" in all_text(nb)
+    accuracy = accuracy_on_test(REPO / MODEL, mnist_npz)
+    assert f"test accuracy: {accuracy:.2%}" in all_text(nb)
+
+
+def test_without_training_and_without_a_model(committed, scratch, mnist_npz, monkeypatch):
+    monkeypatch.setenv("MNIST_NPZ", str(mnist_npz))
+    (scratch / MODEL).unlink()
+    with pytest.raises(CellExecutionError, match="set RETRAIN = True"):
+        run(with_parameters(committed, RETRAIN=False), scratch)
+
+
+def test_interrupted_training(committed, scratch, mnist_npz, monkeypatch):
+    """The training cell is interrupted, and whoever then runs all the rest must not overwrite the saved model."""
+    monkeypatch.setenv("MNIST_NPZ", str(mnist_npz))
+    before = digest(scratch / MODEL)
+    nb = with_parameters(committed, EPOCHS=2)
+    train = next(i for i, cell in enumerate(nb.cells) if cell.id == "train")
+    interrupt = nbformat.v4.new_code_cell("import _thread\nthreading.Timer(15, _thread.interrupt_main).start()")
+    nb.cells.insert(train, interrupt)
+    client = NotebookClient(nb, resources={"metadata": {"path": str(scratch)}}, kernel_name="python3", allow_errors=True)
+    client.execute()
+    errors = {cell.id: output.ename for cell in code_cells(nb) for output in cell.outputs if output.output_type == "error"}
+    assert errors.get("train") == "KeyboardInterrupt", f"the training was not interrupted: {errors}"
+    assert errors.get("save") == "NameError", "after an interrupted training the cell that saves found a model to save"
+    assert digest(scratch / MODEL) == before, "an interrupted training changed the saved model"

@@ -153,14 +153,14 @@ def wrong(kind, x, y):
 def test_wrong_contents(kind, says, committed, mnist_arrays, tmp_path):
     check = loader_names(committed, mnist=None, ROOT=tmp_path, DOWNLOAD_TIMEOUT=1)["check_mnist"]
     x, y = mnist_arrays["x_train"], mnist_arrays["y_train"]
-    check("training", x, y)
+    check("training", x, y, "a file")
     with pytest.raises(ValueError, match=says) as error:
-        check("training", *wrong(kind, x, y))
-    assert "training set" in str(error.value) and "fetch it again" in str(error.value)
+        check("training", *wrong(kind, x, y), "a file")
+    assert "training set" in str(error.value) and "read from a file" in str(error.value)
 
 
 def test_training_and_test_set_swapped(committed, mnist_arrays, tmp_path):
     check = loader_names(committed, mnist=None, ROOT=tmp_path, DOWNLOAD_TIMEOUT=1)["check_mnist"]
-    check("test", mnist_arrays["x_test"], mnist_arrays["y_test"])
+    check("test", mnist_arrays["x_test"], mnist_arrays["y_test"], "a file")
     with pytest.raises(ValueError, match="test set"):
-        check("test", mnist_arrays["x_train"], mnist_arrays["y_train"])
+        check("test", mnist_arrays["x_train"], mnist_arrays["y_train"], "a file")

@@ -136,8 +136,13 @@ def test_figures_holds_nothing_else():
 
 def test_model_is_plain_keras():
     with zipfile.ZipFile(REPO / MODEL) as file:
-        assert json.loads(file.read("metadata.json"))["keras_version"].startswith("3."), "save the model with Keras 3"
+        version = json.loads(file.read("metadata.json"))["keras_version"]
         config = json.loads(file.read("config.json"))
+    needs = re.match(r"3\.\d+", version)
+    assert needs, f"the model was saved by Keras {version}: save it with Keras 3"
+    for path in ("requirements.txt", "README.md"):
+        assert f"Keras {needs[0]} or newer" in (REPO / path).read_text(encoding="utf-8"), \
+            f"{path} should say that the model, saved by Keras {version}, needs Keras {needs[0]} or newer"
     for layer in config["config"]["layers"]:
         assert layer["module"].startswith("keras.") and layer["registered_name"] is None and layer["class_name"] != "Lambda", \
             f"the model holds a custom or Lambda layer, {layer['class_name']}: others could not load it"

@@ -114,15 +114,17 @@ def test_without_training(committed, scratch, mnist_npz, monkeypatch):
 def test_without_training_and_without_a_model(committed, scratch, mnist_npz, monkeypatch):
     monkeypatch.setenv("MNIST_NPZ", str(mnist_npz))
     (scratch / MODEL).unlink()
-    with pytest.raises(CellExecutionError, match="There is no saved model"):
+    with pytest.raises(CellExecutionError) as error:
         run(with_parameters(committed, RETRAIN=False), scratch)
+    assert error.value.ename == "FileNotFoundError" and "set RETRAIN = True" in error.value.evalue, error.value.evalue
 
 
 def test_without_training_and_with_a_damaged_model(committed, scratch, mnist_npz, monkeypatch):
     monkeypatch.setenv("MNIST_NPZ", str(mnist_npz))
     (scratch / MODEL).write_bytes((scratch / MODEL).read_bytes()[:100_000])
-    with pytest.raises(CellExecutionError, match="cannot be loaded with Keras"):
+    with pytest.raises(CellExecutionError) as error:
         run(with_parameters(committed, RETRAIN=False), scratch)
+    assert error.value.ename == "ValueError" and "cannot be loaded with Keras" in error.value.evalue, error.value.evalue
 
 
 def test_interrupted_training(committed, scratch, mnist_npz, monkeypatch):

@@ -25,6 +25,9 @@ NOTEBOOK = Path("notebooks/mnist_classification.ipynb")
 MODEL = Path("models/mnist_cnn.keras")
 FIGURES = ["sample_digits", "class_distribution", "augmentation_examples",
            "training_history", "confusion_matrix", "misclassified"]
+SCANS = ["grey paper", "faded ink", "brighter exposure", "darker exposure", "sensor noise", "salt and pepper", "out of focus",
+         "motion blur", "thinner strokes", "thicker strokes", "ruled line", "stain over a corner", "shift", "rotation", "shear",
+         "smaller", "larger"]
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")  # all but tab and newline: what progress bars and colours leave behind
 LINES_OF_JUPYTER = re.compile(r"\[(NbConvertApp|IPKernelApp|NbClientApp)\]")
 
@@ -52,6 +55,12 @@ def texts(cell):
 
 def all_text(nb):
     return "\n".join(texts(cell) for cell in code_cells(nb))
+
+
+def scanning_table(nb):
+    """The table of section 7.7: {condition: accuracy in percent}."""
+    shown = next(texts(cell) for cell in code_cells(nb) if cell.id == "scan-scores")
+    return {name: float(value) for name, value in re.findall(r"^(\w+(?: \w+)*) {2,}.*? ([\d.]+)%", shown, re.M)}
 
 
 def problems(nb):

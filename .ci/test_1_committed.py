@@ -3,13 +3,16 @@ import json
 import re
 import shutil
 import subprocess
+import statistics
 import zipfile
 
+import numpy as np
 import pytest
 from packaging.requirements import Requirement
+from scipy import ndimage
 
-from conftest import (FIGURES, MODEL, NOTEBOOK, REPO, accuracy_on_test, all_text, check_figure, code_cells, problems,
-                      read_notebook, tagged)
+from conftest import (FIGURES, MODEL, NOTEBOOK, REPO, SCANS, accuracy_on_test, all_text, check_figure, code_cells,
+                      problems, read_notebook, scanning_table, tagged, texts)
 
 README = REPO / "README.md"
 TOP = {"notebooks", "models", "figures", "requirements.txt", "README.md", ".gitignore"}
@@ -158,6 +161,66 @@ def test_model_and_notebook_agree(committed, mnist_npz):
         assert stated in text, f"the model gives '{stated}', the notebook says otherwise: commit model and notebook from one run"
 
 
+def shown_by(nb, cell_id):
+    """What the cell with this id shows, or for text cells says."""
+    cell = next((cell for cell in nb.cells if cell.id == cell_id), None)
+    assert cell, f"the notebook has no cell with the id {cell_id!r}: put the id back"
+    return texts(cell) if cell.cell_type == "code" else cell.source
+
+
+def test_the_validated_weights_are_the_ones_kept(committed):
+    """The averaged weights of the best epoch, and no others, are restored, saved and scored."""
+    stated = re.search(r"best epoch: \d+, .* validation loss ([\d.]+), validation accuracy ([\d.]+)%", shown_by(committed, "train-result"))
+    kept = re.search(r"^validation +[\d,]+ +([\d.]+) +([\d.]+)%", shown_by(committed, "overfit"), re.M)
+    loss, accuracy = (abs(float(a) - float(b)) for a, b in zip(stated.groups(), kept.groups()))
+    assert loss <= 0.001 and accuracy <= 0.05, \
+        f"validation in training gave {stated.groups()}, the finished network gives {kept.groups()}: other weights were restored"
+
+
+def test_scanning_conditions(committed, mnist_npz):
+    """The table of section 7.7 holds every condition, and what it says of those that are one line of arithmetic is so."""
+    from tensorflow import keras
+
+    table = scanning_table(committed)
+    assert set(SCANS) <= set(table), f"missing in the table of scanning conditions: {sorted(set(SCANS) - set(table))}"
+    with np.load(mnist_npz) as arrays:
+        images, labels = arrays["x_test"].astype("float32")[..., np.newaxis] / 255, arrays["y_test"]
+    model = keras.models.load_model(REPO / MODEL)
+    for name, scanned in {"grey paper": 0.3 + 0.7 * images, "faded ink": 0.4 * images, "brighter exposure": np.clip(images + 0.4, 0, 1),
+                          "thicker strokes": ndimage.grey_dilation(images, (1, 3, 3, 1))}.items():
+        accuracy = 100 * (model.predict(scanned, batch_size=500, verbose=0).argmax(axis=1) == labels).mean()
+        assert abs(accuracy - table[name]) < 0.015, f"{name}: the committed model reads {accuracy:.2f} %, the table says {table[name]} %"
+    mean = statistics.mean(table[name] for name in SCANS)
+    assert f"{mean:.2f}%" in shown_by(committed, "scan-summary") and mean >= 97 and min(table[name] for name in SCANS) >= 90
+
+
+def seed_rows(nb):
+    """The table of the five seeds: [(seed, validation %, test %, errors, other handwriting %, epochs, minutes), ...]."""
+    rows = re.findall(r"^\| (\d+) \|" + r" ([\d.]+)(?: %)? \|" * 6, shown_by(nb, "five-seeds"), re.M)
+    return [tuple(map(float, row)) for row in rows]
+
+
+def test_five_seeds(runs):
+    """Mean and spread follow from the table, the README repeats them, and seed 42's row is the notebook's own run."""
+    complaints = []
+    for notebook, _ in runs:
+        text, rows = shown_by(notebook, "five-seeds"), seed_rows(notebook)
+        assert [row[0] for row in rows] == [42, 43, 44, 45, 46], "the table has one row for each of the seeds 42 to 46"
+        tests = [row[2] for row in rows]
+        assert all(abs(100 - row[3] / 100 - row[2]) < 1e-6 for row in rows), "errors and test accuracy contradict each other"
+        for stated in (f"{statistics.mean(tests):.3f} %", f"standard deviation {statistics.stdev(tests):.3f}"):
+            assert stated in text and stated in section("Results"), f"'{stated}' should stand below the table and in the README's Results"
+        own = all_text(notebook)
+        epochs, minutes = re.search(r"training time: ([\d.]+) min for (\d+) epochs", own).group(2, 1)
+        wanted = (f"test accuracy: {tests[0]:.2f}%", f"errors:        {rows[0][3]:.0f} of", f"validation accuracy {rows[0][1]:.2f}%")
+        missing = [w for w in wanted if w not in own] + [f"{e} {a} / {b}" for e, a, b in (
+            ("epochs", float(epochs), rows[0][5]), ("minutes", float(minutes), rows[0][6])) if a != b]
+        if not missing:
+            return
+        complaints.append(f"seed 42's row is not this notebook's run: {missing}")
+    pytest.fail("\n".join(complaints))
+
+
 # README.md
 
 def test_readme_sections_and_order():
@@ -189,7 +252,8 @@ def test_readme_results(runs, mnist_npz):
                  if not rows.get(row, "").replace(" %", "%").startswith(value)]
         if f"{accuracy:.2%}" not in headline.replace(" %", "%"):
             wrong.append(f"the first lines do not state the test accuracy {accuracy:.2%}")
-        unexplained = numbers(headline + section("Results") + section("Visualizations")) - numbers(text.replace("%", " %")) - MISSION
+        explained = numbers(text.replace("%", " %")) | numbers(shown_by(notebook, "five-seeds")) | MISSION
+        unexplained = numbers(headline + section("Results") + section("Visualizations")) - explained
         if unexplained:
             wrong.append(f"these numbers of README.md are nowhere in the run's output: {sorted(unexplained)}")
         if not wrong:
@@ -214,7 +278,8 @@ def test_readme_settings(committed):
     text = section("Model Architecture")
     for name, pattern in {"learning rate": r"Adam\(learning_rate=([\d.]+)", "batch size": r"BATCH_SIZE = (\d+)", "epochs": r"EPOCHS = (\d+)",
                           "plateau patience": r"ReduceLROnPlateau\([^)]*patience=(\d+)", "stopping patience": r"EarlyStopping\([^)]*patience=(\d+)",
-                          "rotation": r"rotation_range=(\d+)", "shift": r"width_shift_range=([\d.]+)", "zoom": r"zoom_range=([\d.]+)"}.items():
+                          "averaged weights": r"ema_momentum=([\d.]+)",
+                          "rotation": r"rotation_range=(\d+)", "shear": r"shear_range=(\d+)", "shift": r"width_shift_range=([\d.]+)", "zoom": r"zoom_range=([\d.]+)"}.items():
         row = re.search(rf"^\| {name}[^|]*\| ([^|]+) \|", text, re.M | re.I)
         assert row, f"Model Architecture has no table row '{name}'"
         value = re.search(pattern, code)[1]

@@ -133,7 +133,7 @@ def test_interrupted_training(committed, scratch, mnist_npz, monkeypatch):
     """The training cell is interrupted, and whoever then runs all the rest must not overwrite the saved model."""
     monkeypatch.setenv("MNIST_NPZ", str(mnist_npz))
     before = digest(scratch / MODEL)
-    nb = with_parameters(committed, EPOCHS=30)
+    nb = with_parameters(committed, EPOCHS=25)
     train = next(i for i, cell in enumerate(nb.cells) if cell.id == "train")
     interrupt = nbformat.v4.new_code_cell("import _thread\nthreading.Timer(15, _thread.interrupt_main).start()")
     nb.cells.insert(train, interrupt)

@@ -194,6 +194,33 @@ def test_scanning_conditions(committed, mnist_npz):
     assert f"{mean:.2f}%" in shown_by(committed, "scan-summary") and mean >= 97 and min(table[name] for name in SCANS) >= 90
 
 
+def seed_rows(nb):
+    """The table of the five seeds: [(seed, validation %, test %, errors, other handwriting %, epochs, minutes), ...]."""
+    rows = re.findall(r"^\| (\d+) \|" + r" ([\d.]+)(?: %)? \|" * 6, shown_by(nb, "five-seeds"), re.M)
+    return [tuple(map(float, row)) for row in rows]
+
+
+def test_five_seeds(runs):
+    """Mean and spread follow from the table, the README repeats them, and seed 42's row is the notebook's own run."""
+    complaints = []
+    for notebook, _ in runs:
+        text, rows = shown_by(notebook, "five-seeds"), seed_rows(notebook)
+        assert [row[0] for row in rows] == [42, 43, 44, 45, 46], "the table has one row for each of the seeds 42 to 46"
+        tests = [row[2] for row in rows]
+        assert all(abs(100 - row[3] / 100 - row[2]) < 1e-6 for row in rows), "errors and test accuracy contradict each other"
+        for stated in (f"{statistics.mean(tests):.3f} %", f"standard deviation {statistics.stdev(tests):.3f}"):
+            assert stated in text and stated in section("Results"), f"'{stated}' should stand below the table and in the README's Results"
+        own = all_text(notebook)
+        epochs, minutes = re.search(r"training time: ([\d.]+) min for (\d+) epochs", own).group(2, 1)
+        wanted = (f"test accuracy: {tests[0]:.2f}%", f"errors:        {rows[0][3]:.0f} of", f"validation accuracy {rows[0][1]:.2f}%")
+        missing = [w for w in wanted if w not in own] + [f"{e} {a} / {b}" for e, a, b in (
+            ("epochs", float(epochs), rows[0][5]), ("minutes", float(minutes), rows[0][6])) if a != b]
+        if not missing:
+            return
+        complaints.append(f"seed 42's row is not this notebook's run: {missing}")
+    pytest.fail("\n".join(complaints))
+
+
 # README.md
 
 def test_readme_sections_and_order():
@@ -225,7 +252,7 @@ def test_readme_results(runs, mnist_npz):
                  if not rows.get(row, "").replace(" %", "%").startswith(value)]
         if f"{accuracy:.2%}" not in headline.replace(" %", "%"):
             wrong.append(f"the first lines do not state the test accuracy {accuracy:.2%}")
-        explained = numbers(text.replace("%", " %")) | MISSION
+        explained = numbers(text.replace("%", " %")) | numbers(shown_by(notebook, "five-seeds")) | MISSION
         unexplained = numbers(headline + section("Results") + section("Visualizations")) - explained
         if unexplained:
             wrong.append(f"these numbers of README.md are nowhere in the run's output: {sorted(unexplained)}")

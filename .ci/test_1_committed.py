@@ -212,9 +212,10 @@ def test_five_seeds(runs):
             assert stated in text and stated in section("Results"), f"'{stated}' should stand below the table and in the README's Results"
         own = all_text(notebook)
         epochs, minutes = re.search(r"training time: ([\d.]+) min for (\d+) epochs", own).group(2, 1)
+        other = min(float(lower) for lower in re.findall(r"enlargement: ([\d.]+)%", shown_by(notebook, "others-score")))
         wanted = (f"test accuracy: {tests[0]:.2f}%", f"errors:        {rows[0][3]:.0f} of", f"validation accuracy {rows[0][1]:.2f}%")
         missing = [w for w in wanted if w not in own] + [f"{e} {a} / {b}" for e, a, b in (
-            ("epochs", float(epochs), rows[0][5]), ("minutes", float(minutes), rows[0][6])) if a != b]
+            ("epochs", float(epochs), rows[0][5]), ("minutes", float(minutes), rows[0][6]), ("other handwriting", other, rows[0][4])) if a != b]
         if not missing:
             return
         complaints.append(f"seed 42's row is not this notebook's run: {missing}")

@@ -2,6 +2,7 @@
 import contextlib
 import copy
 import hashlib
+import html
 import io
 import os
 import queue
@@ -28,6 +29,10 @@ FIGURES = ["sample_digits", "class_distribution", "augmentation_examples",
 SCANS = ["grey paper", "faded ink", "brighter exposure", "darker exposure", "sensor noise", "salt and pepper", "out of focus",
          "motion blur", "thinner strokes", "thicker strokes", "ruled line", "stain over a corner", "shift", "rotation", "shear",
          "smaller", "larger"]
+# Section 9: what each recipe must read of the test set at least, in percent, and the parameters that its author's network has.
+WHOLE_RECIPES = {"R1": 97, "R2": 97, "R4a": 97, "R3": 98.5, "R4b": 98.5, "R5": 98.5, "F": 99.6}
+PARTS_LEFT_OUT = {key: 96 for key in ("F′", "A1", "A2", "A3", "A4", "A5", "A6", "A7", "A8")}
+PARAMETERS = {"R1": "109,386", "R2": "109,386", "R3": "121,994", "R4a": "101,770", "R4b": "121,930"}
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")  # all but tab and newline: what progress bars and colours leave behind
 LINES_OF_JUPYTER = re.compile(r"\[(NbConvertApp|IPKernelApp|NbClientApp)\]")
 
@@ -61,6 +66,32 @@ def scanning_table(nb):
     """The table of section 7.7: {condition: accuracy in percent}."""
     shown = next(texts(cell) for cell in code_cells(nb) if cell.id == "scan-scores")
     return {name: float(value) for name, value in re.findall(r"^(\w+(?: \w+)*) {2,}.*? ([\d.]+)%", shown, re.M)}
+
+
+def table(nb, cell_id):
+    """The table that this cell shows: {first word of the row's name: {column: text}}, in its order."""
+    cell = next((cell for cell in code_cells(nb) if cell.id == cell_id), None)
+    assert cell, f"the notebook has no code cell with the id {cell_id!r}: put the id back"
+    shown = [output.data["text/html"] for output in cell.outputs if "text/html" in output.get("data", {})]
+    assert shown, f"the cell {cell_id!r} shows no table: run the notebook with RUN_COMPARISON = True"
+    header, *rows = [[html.unescape(text) for text in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.S)]
+                     for row in re.findall(r"<tr[^>]*>(.*?)</tr>", shown[0], re.S)]
+    return {row[0].split(":")[0]: dict(zip(header, row)) for row in rows}
+
+
+def check_comparison(nb):
+    """Fail unless section 9's tables hold every recipe, each with its author's network, and each trained and learned."""
+    for cell_id, floors in (("whole-table", WHOLE_RECIPES), ("parts-table", PARTS_LEFT_OUT)):
+        rows = table(nb, cell_id)
+        assert sorted(rows) == sorted(floors), f"{cell_id} should have the rows {sorted(floors)}, it has {sorted(rows)}"
+        for key, row in rows.items():
+            accuracy, errors = float(row["test acc."].rstrip("%")), int(row["errors"])
+            assert abs(100 - errors / 100 - accuracy) < 1e-6, f"{key}: {errors} errors of 10,000 are not an accuracy of {accuracy} %"
+            assert accuracy >= floors[key], f"{key} reads only {accuracy} % of the test set, it should learn to read {floors[key]} %"
+            assert re.fullmatch(r"[1-9]\d* s", row["training"]), f"{key}: the training time is {row['training']!r}"
+            assert float(row["training acc."].rstrip("%")) >= floors[key] and 30 < float(row["scanning acc."].rstrip("%")) < 100, f"{key}: {row}"
+            if key in PARAMETERS:
+                assert row["parameters"] == PARAMETERS[key], f"{key} has {row['parameters']} parameters, its author's network {PARAMETERS[key]}"
 
 
 def problems(nb):

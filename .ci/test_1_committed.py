@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from packaging.requirements import Requirement
 from scipy import ndimage
+from scipy.stats import binomtest
 
-from conftest import (FIGURES, MODEL, NOTEBOOK, REPO, SCANS, accuracy_on_test, all_text, check_figure, code_cells,
-                      problems, read_notebook, scanning_table, tagged, texts)
+from conftest import (FIGURES, MODEL, NOTEBOOK, PARTS_LEFT_OUT, REPO, SCANS, accuracy_on_test, all_text, check_comparison, check_figure,
+                      code_cells, problems, read_notebook, scanning_table, table, tagged, texts)
 
 README = REPO / "README.md"
 TOP = {"notebooks", "models", "figures", "requirements.txt", "README.md", ".gitignore"}
@@ -121,6 +122,7 @@ def test_parameters_are_the_full_run(committed):
     values = {}
     exec(tagged(committed, "parameters"), values)
     assert values["RETRAIN"] is True and 20 <= values["EPOCHS"] <= 30 and values["SEED"] == 42, "commit the notebook with its own parameters"
+    assert values["RUN_COMPARISON"] is True and values["COMPARISON_EPOCHS"] >= 10, "commit the notebook with its own parameters"
 
 
 # figures
@@ -222,6 +224,47 @@ def test_five_seeds(runs):
     pytest.fail("\n".join(complaints))
 
 
+def test_whole_recipes(committed, mnist_npz):
+    """Section 9.1: every recipe is there and learned, the row F is the committed model's, and the arithmetic is right."""
+    from tensorflow import keras
+
+    check_comparison(committed)
+    rows = table(committed, "whole-table")
+    errors = [int(row["errors"]) for row in rows.values()]
+    assert errors == sorted(errors), "the table should be sorted by errors"
+    for key, row in rows.items():
+        interval = binomtest(10_000 - int(row["errors"]), 10_000).proportion_ci(method="wilson")
+        assert row["95 % interval"] == f"{100 * interval.low:.2f}–{100 * interval.high:.2f}", f"{key}: the interval is not Wilson's"
+        assert key == "F" or re.fullmatch(r"< 0.001|[01]\.\d{4}", row["p against F"]), f"{key}: {row['p against F']!r} is no p"
+    for key, author in table(committed, "whole-authors").items():
+        assert author["test accuracy here"] == rows[key]["test acc."], f"{key}: the two tables give different accuracies"
+
+    model, text = keras.models.load_model(REPO / MODEL), all_text(committed)
+    final, minutes = rows["F"], re.search(r"training time: ([\d.]+) min for (\d+) epochs", text)
+    assert f"errors:        {final['errors']} of" in text and final["parameters"] == f"{model.count_params():,}"
+    assert abs(int(final["training"].split()[0]) / 60 - float(minutes[1])) < 0.06 and final["epochs"] == minutes[2]
+    with np.load(mnist_npz) as arrays:
+        images, labels = arrays["x_test"][:2000].astype("float32")[..., np.newaxis] / 255, arrays["y_test"][:2000]
+    names = {"np": np, "ndimage": ndimage, "ImageDataGenerator": keras.preprocessing.image.ImageDataGenerator}
+    exec("\n".join(cell.source for cell in code_cells(committed) if cell.id in ("scan-moves", "scan-dirt", "scan-conditions")), names)
+    scanned = [100 * (model.predict(names["scan"](images, name), batch_size=500, verbose=0).argmax(axis=1) == labels).mean() for name in SCANS]
+    assert abs(statistics.mean(scanned) - float(final["scanning acc."].rstrip("%"))) < 0.015, "F's mean under scanning conditions is another"
+
+
+def test_parts(committed):
+    """Section 9.2: the differences are those of the rows, and what is called noise has a p that says so."""
+    rows = table(committed, "parts-table")
+    whole = rows["F′"]
+    for key in list(PARTS_LEFT_OUT)[1:]:
+        verdicts, row = [], {column: text.replace(",", "") for column, text in rows[key].items() if column != "beyond chance"}
+        for name, errors, change, p in (("test", "errors", "change", "p"), ("scanning", "scanning errors", "scanning change", "scanning p")):
+            assert int(row[change]) == int(row[errors]) - int(whole[errors].replace(",", "")), f"{key}: {row}"
+            assert re.fullmatch(r"< 0\.001|[01]\.\d{4}", row[p]), f"{key}: {row[p]!r} is no p"
+            verdicts += [name] * (float(row[p].strip("< ")) < 0.05 / 8)
+        assert rows[key]["beyond chance"] == (", ".join(verdicts) or "noise"), f"{key}: {rows[key]}"
+        assert abs(100 - int(row["scanning errors"]) / 340 - float(row["scanning acc."].rstrip("%"))) < 0.006, f"{key}: {row}"
+
+
 # README.md
 
 def test_readme_sections_and_order():
@@ -261,6 +304,24 @@ def test_readme_results(runs, mnist_npz):
             return
         complaints.append("\n".join(wrong))
     pytest.fail("README.md does not describe the run: correct it, and commit it with the notebook and the model.\n" + "\n\n".join(complaints))
+
+
+def test_readme_comparison(runs):
+    """The README's rows of section 9.1 are the notebook's, and augmentation's impact is stated as section 9.2 measured it."""
+    stated = {key: values for key, *values in re.findall(
+        r"^\| \**(\w+): [^|]+\| ([\d,]+) \| ([\d,]+) KB \| (\d+ s) \| (\d+) \| ([\d.]+ %) \|$", section("Results").replace("**", ""), re.M)}
+    impact = re.search(r"^\*\*Augmentation's impact.*", section("Results"), re.M)
+    assert impact, "the README's Results have no paragraph that starts with '**Augmentation's impact'"
+    complaints = []
+    for notebook, _ in runs:
+        rows, parts = table(notebook, "whole-table"), table(notebook, "parts-table")
+        wanted = {key: [row["parameters"], row["KB"], row["training"], row["errors"], row["scanning acc."].replace("%", " %")]
+                  for key, row in rows.items()}
+        missing = {parts[key][column].rstrip("%") for key in ("F′", "A1") for column in ("errors", "scanning acc.")} - numbers(impact[0])
+        if stated == wanted and list(stated) == list(wanted) and not missing:
+            return
+        complaints.append(f"README.md's rows are {stated}, the notebook's {wanted}; augmentation's impact lacks {sorted(missing)}")
+    pytest.fail("\n".join(complaints))
 
 
 def test_readme_architecture():

@@ -10,10 +10,10 @@ import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from conftest import (FIGURES, MODEL, NOTEBOOK, REPO, SCANS, accuracy_on_test, all_text, check_figure, code_cells, nbconvert,
-                      problems, read_notebook, scanning_table, texts, with_parameters)
+from conftest import (FIGURES, MODEL, NOTEBOOK, REPO, SCANS, accuracy_on_test, all_text, check_comparison, check_figure, code_cells,
+                      nbconvert, problems, read_notebook, scanning_table, texts, with_parameters)
 
-TIMES = re.compile(r"[\d.,]+ (min|s|hours|digits a second)\b|\d+\.\d$|the folder .*", re.M)
+TIMES = re.compile(r"[\d.,]+ (min|s|hours|digits a second)\b|\d+\.\d$|the folder .*|after 60 seconds.*", re.M)
 
 
 def timeless(cell):
@@ -60,6 +60,7 @@ def test_end_to_end(scratch, mnist_npz):
     accuracy = accuracy_on_test(scratch / MODEL, mnist_npz)
     assert accuracy >= 0.996, f"a fresh run reaches only {accuracy:.2%} on the test set, the recipe gives 99.65 % and more"
     scans = scanning_table(nb)
+    check_comparison(nb)
     assert min(scans[name] for name in SCANS) >= 90, f"under some scanning conditions the fresh run reads too little: {scans}"
     assert f"test accuracy: {accuracy:.2%}" in all_text(nb), "the notebook states another test accuracy than the model that it saved has"
     assert before == {path: digest(path) for path in before}, "the run changed the working tree"
@@ -72,7 +73,7 @@ def test_every_cell_twice(committed, mnist_npz, tmp_path, monkeypatch):
     """
     (tmp_path / "shared").mkdir()
     (tmp_path / "shared" / "mnist.npz").symlink_to(mnist_npz)
-    once = with_parameters(committed, EPOCHS=2, DOWNLOAD_TIMEOUT=3)
+    once = with_parameters(committed, EPOCHS=2, COMPARISON_EPOCHS=1, DOWNLOAD_TIMEOUT=3)
     first_use = next(i for i, cell in enumerate(once.cells) if "parameters" in cell.metadata.get("tags", []))
     once.cells.insert(first_use, nbformat.v4.new_code_cell("tf.config.experimental.enable_op_determinism()"))
     twice = copy.deepcopy(once)
@@ -102,13 +103,13 @@ def test_every_cell_twice(committed, mnist_npz, tmp_path, monkeypatch):
 
 
 def test_without_training(committed, scratch, mnist_npz, monkeypatch):
-    """RETRAIN = False, started at the repository's root: the saved model is used, left alone, and gives the stated accuracy."""
+    """RETRAIN = False and no comparison, started at the repository's root: the saved model is used, left alone, and gives the stated accuracy."""
     monkeypatch.setenv("MNIST_NPZ", str(mnist_npz))
     before = digest(scratch / MODEL)
-    nb = with_parameters(committed, RETRAIN=False)
+    nb = with_parameters(committed, RETRAIN=False, RUN_COMPARISON=False)
     run(nb, scratch)
     assert digest(scratch / MODEL) == before, "RETRAIN = False rewrote the saved model"
-    assert "nothing was trained" in all_text(nb)
+    assert "nothing was trained" in all_text(nb) and "section 9 are skipped" in all_text(nb)
     accuracy = accuracy_on_test(REPO / MODEL, mnist_npz)
     assert f"test accuracy: {accuracy:.2%}" in all_text(nb)
 
@@ -117,7 +118,7 @@ def test_without_training_and_without_a_model(committed, scratch, mnist_npz, mon
     monkeypatch.setenv("MNIST_NPZ", str(mnist_npz))
     (scratch / MODEL).unlink()
     with pytest.raises(CellExecutionError) as error:
-        run(with_parameters(committed, RETRAIN=False), scratch)
+        run(with_parameters(committed, RETRAIN=False, RUN_COMPARISON=False), scratch)
     assert error.value.ename == "FileNotFoundError" and "set RETRAIN = True" in error.value.evalue, error.value.evalue
 
 
@@ -125,7 +126,7 @@ def test_without_training_and_with_a_damaged_model(committed, scratch, mnist_npz
     monkeypatch.setenv("MNIST_NPZ", str(mnist_npz))
     (scratch / MODEL).write_bytes((scratch / MODEL).read_bytes()[:100_000])
     with pytest.raises(CellExecutionError) as error:
-        run(with_parameters(committed, RETRAIN=False), scratch)
+        run(with_parameters(committed, RETRAIN=False, RUN_COMPARISON=False), scratch)
     assert error.value.ename == "ValueError" and "cannot be loaded with Keras" in error.value.evalue, error.value.evalue
 
 
@@ -133,7 +134,7 @@ def test_interrupted_training(committed, scratch, mnist_npz, monkeypatch):
     """The training cell is interrupted, and whoever then runs all the rest must not overwrite the saved model."""
     monkeypatch.setenv("MNIST_NPZ", str(mnist_npz))
     before = digest(scratch / MODEL)
-    nb = with_parameters(committed, EPOCHS=25)
+    nb = with_parameters(committed, EPOCHS=25, RUN_COMPARISON=False)
     train = next(i for i, cell in enumerate(nb.cells) if cell.id == "train")
     interrupt = nbformat.v4.new_code_cell("import _thread\nthreading.Timer(15, _thread.interrupt_main).start()")
     nb.cells.insert(train, interrupt)

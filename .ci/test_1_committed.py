@@ -236,6 +236,8 @@ def test_whole_recipes(committed, mnist_npz):
         interval = binomtest(10_000 - int(row["errors"]), 10_000).proportion_ci(method="wilson")
         assert row["95 % interval"] == f"{100 * interval.low:.2f}–{100 * interval.high:.2f}", f"{key}: the interval is not Wilson's"
         assert key == "F" or re.fullmatch(r"< 0.001|[01]\.\d{4}", row["p against F"]), f"{key}: {row['p against F']!r} is no p"
+    count = {key: int(row["parameters"].replace(",", "")) for key, row in rows.items()}
+    assert count["R5"] <= count["F"], "the residual network should have no more parameters than the final one"
     for key, author in table(committed, "whole-authors").items():
         assert author["test accuracy here"] == rows[key]["test acc."], f"{key}: the two tables give different accuracies"
 

@@ -236,6 +236,8 @@ def test_whole_recipes(committed, mnist_npz):
         interval = binomtest(10_000 - int(row["errors"]), 10_000).proportion_ci(method="wilson")
         assert row["95 % interval"] == f"{100 * interval.low:.2f}–{100 * interval.high:.2f}", f"{key}: the interval is not Wilson's"
         assert key == "F" or re.fullmatch(r"< 0.001|[01]\.\d{4}", row["p against F"]), f"{key}: {row['p against F']!r} is no p"
+    most = {"R1": 10, "R2": 10, "R3": 10, "R4a": 10, "R4b": 6, "R5": 5}
+    assert all(1 <= int(rows[key]["epochs"]) <= limit for key, limit in most.items()), f"at most {most} epochs were asked for"
     count = {key: int(row["parameters"].replace(",", "")) for key, row in rows.items()}
     assert count["R5"] <= count["F"], "the residual network should have no more parameters than the final one"
     for key, author in table(committed, "whole-authors").items():
@@ -256,6 +258,10 @@ def test_whole_recipes(committed, mnist_npz):
 def test_parts(committed):
     """Section 9.2: the differences are those of the rows, and what is called noise has a p that says so."""
     rows = table(committed, "parts-table")
+    epochs = dict(re.findall(r"^(F′|A\d) +(\d+) ", shown_by(committed, "run-parts"), re.M))
+    assert set(epochs) == set(rows) and len(set(epochs.values())) == 1, f"every row should be trained for the same epochs, they are {epochs}"
+    code = "\n".join(cell.source for cell in code_cells(committed))
+    assert len(set(re.findall(r"ReduceLROnPlateau\(([^)]*)\)", code))) == 1, "F′ should lower its learning rate by the final recipe's rule"
     whole = rows["F′"]
     for key in list(PARTS_LEFT_OUT)[1:]:
         verdicts, row = [], {column: text.replace(",", "") for column, text in rows[key].items() if column != "beyond chance"}

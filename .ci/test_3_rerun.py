@@ -73,7 +73,7 @@ def test_every_cell_twice(committed, mnist_npz, tmp_path, monkeypatch):
     """
     (tmp_path / "shared").mkdir()
     (tmp_path / "shared" / "mnist.npz").symlink_to(mnist_npz)
-    once = with_parameters(committed, EPOCHS=2, COMPARISON_EPOCHS=1, DOWNLOAD_TIMEOUT=3)
+    once = with_parameters(committed, EPOCHS=2, COMPARISON_EPOCHS=1, PHOTOS=40, DOWNLOAD_TIMEOUT=3)
     first_use = next(i for i, cell in enumerate(once.cells) if "parameters" in cell.metadata.get("tags", []))
     once.cells.insert(first_use, nbformat.v4.new_code_cell("tf.config.experimental.enable_op_determinism()"))
     comparison = next(i for i, cell in enumerate(once.cells) if cell.id == "moved-md")  # one epoch of fewer images for section 9
@@ -108,7 +108,7 @@ def test_without_training(committed, scratch, mnist_npz, monkeypatch):
     """RETRAIN = False and no comparison, started at the repository's root: the saved model is used, left alone, and gives the stated accuracy."""
     monkeypatch.setenv("MNIST_NPZ", str(mnist_npz))
     before = digest(scratch / MODEL)
-    nb = with_parameters(committed, RETRAIN=False, RUN_COMPARISON=False)
+    nb = with_parameters(committed, RETRAIN=False, RUN_COMPARISON=False, PHOTOS=40)
     run(nb, scratch)
     assert digest(scratch / MODEL) == before, "RETRAIN = False rewrote the saved model"
     assert "nothing was trained" in all_text(nb) and "section 9 are skipped" in all_text(nb)
@@ -120,7 +120,7 @@ def test_without_training_and_without_a_model(committed, scratch, mnist_npz, mon
     monkeypatch.setenv("MNIST_NPZ", str(mnist_npz))
     (scratch / MODEL).unlink()
     with pytest.raises(CellExecutionError) as error:
-        run(with_parameters(committed, RETRAIN=False, RUN_COMPARISON=False), scratch)
+        run(with_parameters(committed, RETRAIN=False, RUN_COMPARISON=False, PHOTOS=40), scratch)
     assert error.value.ename == "FileNotFoundError" and "set RETRAIN = True" in error.value.evalue, error.value.evalue
 
 
@@ -128,7 +128,7 @@ def test_without_training_and_with_a_damaged_model(committed, scratch, mnist_npz
     monkeypatch.setenv("MNIST_NPZ", str(mnist_npz))
     (scratch / MODEL).write_bytes((scratch / MODEL).read_bytes()[:100_000])
     with pytest.raises(CellExecutionError) as error:
-        run(with_parameters(committed, RETRAIN=False, RUN_COMPARISON=False), scratch)
+        run(with_parameters(committed, RETRAIN=False, RUN_COMPARISON=False, PHOTOS=40), scratch)
     assert error.value.ename == "ValueError" and "cannot be loaded with Keras" in error.value.evalue, error.value.evalue
 
 

@@ -116,6 +116,25 @@ def test_without_training(committed, scratch, mnist_npz, monkeypatch):
     assert f"test accuracy: {accuracy:.2%}" in all_text(nb)
 
 
+def test_the_upload_button_appears_where_a_person_is(committed, mnist_npz, scratch, monkeypatch):
+    """In Jupyter, whose server sets JPY_SESSION_NAME, the cell shows a button, and an upload is read with the saved model."""
+    monkeypatch.setenv("MNIST_NPZ", str(mnist_npz))
+    monkeypatch.setenv("JPY_SESSION_NAME", "mnist_classification.ipynb")
+    nb = with_parameters(committed, RETRAIN=False, RUN_COMPARISON=False, PHOTOS=40)
+    skipped = ("others-", "scan", "photo-", "augment-check", "edges")
+    nb.cells = [cell for cell in nb.cells if not cell.id.startswith(skipped)]
+    own = next(i for i, cell in enumerate(nb.cells) if cell.id == "own-digit")
+    upload = nbformat.v4.new_code_cell(
+        "file = io.BytesIO()\nphotograph(x_test_raw[0], np.random.default_rng(1)).save(file, 'PNG')\n"
+        "show_reading(PIL.Image.open(file))\nprint(read_digit(PIL.Image.open(file)))\n"
+        "button.value = ({'name': 'a.txt', 'type': 'text/plain', 'size': 4, 'content': memoryview(b'text'), 'last_modified': 0},)")
+    nb.cells = [*nb.cells[:own + 1], upload]
+    run(nb, scratch)
+    shown = [data for output in nb.cells[own].outputs for data in output.get("data", {})]
+    assert "application/vnd.jupyter.widget-view+json" in shown, "the cell shows no button"
+    assert "Reading(digit=7" in texts(upload) and any("image/png" in output.get("data", {}) for output in upload.outputs)
+
+
 def test_without_training_and_without_a_model(committed, scratch, mnist_npz, monkeypatch):
     monkeypatch.setenv("MNIST_NPZ", str(mnist_npz))
     (scratch / MODEL).unlink()

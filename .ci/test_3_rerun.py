@@ -14,7 +14,8 @@ from conftest import (FIGURES, MODEL, NOTEBOOK, REPO, SCANS, accuracy_on_test, a
                       nbconvert, problems, read_notebook, scanning_table, texts, with_parameters)
 
 # The cell that defines inline_png shows the printer that it replaces, with its address (to go with the next full run).
-TIMES = re.compile(r"[\d.,]+ (min|s|hours|digits a second)\b|\d+\.\d$|the folder .*|after 60 seconds.*|^.*<function .* at 0x\w+>.*|<function __main__.inline_png.*", re.M)
+TIMES = re.compile(r"[\d.,]+ (min|s|hours|digits a second)\b|\d+\.\d$|the folder .*|after 60 seconds.*|"
+                   r"functools\.partial\(<function print_figure at 0x\w+>.*|<function __main__\.inline_png\(figure\)>", re.M)
 
 
 def timeless(cell):

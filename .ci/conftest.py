@@ -94,6 +94,24 @@ def check_comparison(nb):
                 assert row["parameters"] == PARAMETERS[key], f"{key} has {row['parameters']} parameters, its author's network {PARAMETERS[key]}"
 
 
+def check_speed(nb):
+    """Fail unless section 10.4 shows every way, the best one reads a digit 20 times as fast as model.predict, and int8 is small and exact."""
+    rows = table(nb, "fast-table")
+    assert list(rows) == ["model.predict", "the model called", "tf.function", "Lite, float32", "Lite, int8"], f"section 10.4 has the rows {list(rows)}"
+    columns = [column for column in rows["model.predict"] if column.startswith(("one digit: ms, ", "500: digits/s, "))]
+    assert len(columns) in (2, 4), f"section 10.4 should time one digit and batches, on one core and on all: {columns}"
+    for way, row in rows.items():
+        for column in columns:
+            median, low, high = (float(value.replace(",", "")) for value in re.fullmatch(r"([\d.,]+) \(([\d.,]+)–([\d.,]+)\)", row[column]).groups())
+            assert 0 < low <= median <= high, f"{way}, {column}: the median {median} is not between the quartiles {low} and {high}"
+    one = {way: float(row[columns[len(columns) // 2 - 1]].split()[0]) for way, row in rows.items()}  # on all cores
+    assert one["model.predict"] >= 20 * min(one.values()), f"no way reads a digit 20 times as fast as model.predict: {one}"
+    plain, int8 = rows["Lite, float32"], rows["Lite, int8"]
+    assert float(int8["KB"].replace(",", "")) <= 0.3 * float(plain["KB"].replace(",", "")), f"int8 has {int8['KB']} KB, float32 {plain['KB']} KB"
+    accuracy = [float(row["test acc."].rstrip("%")) for row in (plain, int8)]
+    assert abs(accuracy[0] - accuracy[1]) <= 0.05 + 1e-9, f"int8 reads {accuracy[1]} %, float32 {accuracy[0]} %"
+
+
 def problems(nb):
     """What must not be in an executed notebook, as a list of sentences."""
     found = []

@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from scipy import ndimage
 from scipy.stats import binomtest
 
-from conftest import (FIGURES, MODEL, NOTEBOOK, PARTS_LEFT_OUT, REPO, SCANS, accuracy_on_test, all_text, check_comparison, check_figure,
+from conftest import (FIGURES, MODEL, NOTEBOOK, PARTS_LEFT_OUT, REPO, SCANS, accuracy_on_test, all_text, check_comparison, check_figure, check_speed,
                       code_cells, problems, read_notebook, scanning_table, table, tagged, texts)
 
 README = REPO / "README.md"
@@ -269,7 +269,7 @@ def test_parts(committed):
             assert int(row[change]) == int(row[errors]) - int(whole[errors].replace(",", "")), f"{key}: {row}"
             assert re.fullmatch(r"< 0\.001|[01]\.\d{4}", row[p]), f"{key}: {row[p]!r} is no p"
             if float(row[p].strip("< ")) < 0.05:
-                verdicts.append(name if float(row[p].strip("< ")) < 0.05 / 8 else f"perhaps {name}")
+                verdicts.append(name if float(row[p].strip("< ")) < 0.05 / 8 else f"{name} (perhaps)")
         assert rows[key]["beyond chance"] == (", ".join(verdicts) or "noise"), f"{key}: {rows[key]}"
         assert abs(100 - int(row["scanning errors"]) / 340 - float(row["scanning acc."].rstrip("%"))) < 0.006, f"{key}: {row}"
 
@@ -341,6 +341,20 @@ def test_readme_refusal(runs):
     for notebook, _ in runs:
         wanted = [" | ".join(list(row.values())[1:]) for row in table(notebook, "refusal").values()]
         if [cells.replace(" %", "%") for _, cells in stated] == wanted:
+            return
+        complaints.append(f"README.md's rows are {stated}, the notebook's {wanted}")
+    pytest.fail("\n".join(complaints))
+
+
+def test_readme_speed(runs):
+    """The README's table of section 10.4 holds the notebook's medians."""
+    stated = re.findall(r"^\| \**(model\.predict|the model called|tf\.function|Lite, float32|Lite, int8)\** \| (.+) \|$", section("Results"), re.M)
+    complaints = []
+    for notebook, _ in runs:
+        check_speed(notebook)
+        rows = table(notebook, "fast-table")
+        wanted = [(way, " | ".join(text.split(" (")[0] for text in list(row.values())[1:])) for way, row in rows.items()]
+        if [(way, cells.replace(" %", "%")) for way, cells in stated] == wanted:
             return
         complaints.append(f"README.md's rows are {stated}, the notebook's {wanted}")
     pytest.fail("\n".join(complaints))

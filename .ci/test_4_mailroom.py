@@ -212,6 +212,47 @@ def test_a_blank_page_is_never_a_digit(data):
         prepare_digit(PIL.Image.fromarray((255 * np.clip(sheet, 0, 1)).astype(np.uint8)))
 
 
+def test_shadows_on_an_empty_page_are_not_digits(model):
+    """300 empty pages under the lamp and shadow of the notebook's photos, every second one with another shadow."""
+    prepared = []
+    for i in range(300):
+        rng = np.random.default_rng([21, i])
+        height, width = (int(np.exp(rng.uniform(np.log(60), np.log(900)))) for _ in range(2))
+        light = NAMES["resized"](NAMES["lighting"](rng), height, width)
+        if i % 2:
+            light = light * NAMES["resized"](NAMES["lighting"](rng), height, width)
+        sheet = light[..., np.newaxis] * rng.choice(NAMES["PAPERS"]) + rng.normal(0, rng.uniform(0, 0.03), (height, width, 1))
+        try:
+            prepared.append(prepare_digit(PIL.Image.fromarray((255 * np.clip(sheet, 0, 1)).astype(np.uint8))))
+        except ValueError:
+            continue
+    confident = (model.predict(np.stack(prepared), verbose=0).max(axis=1) >= 0.9).sum() if prepared else 0
+    assert len(prepared) <= 3 and confident == 0, f"{len(prepared)} empty pages are taken for digits, {confident} of them read with confidence"
+
+
+@pytest.mark.parametrize("draw", [
+    lambda ink: np.dstack([np.where(np.arange(280) < 140, 0.9, 0.1) * np.ones_like(ink), 0 * ink, 0.2 + 0 * ink, ink]),  # two colours, no paper
+    lambda ink: np.dstack([0 * ink, 0 * ink, 0.6 + 0 * ink, 0.4 * ink]),  # a pen of 40 % opacity
+    lambda ink: np.dstack([0.9 + 0 * ink, 0.9 + 0 * ink, 0.9 + 0 * ink, 1 - ink]),  # cut out of light paper
+    lambda ink: np.dstack([np.dstack([1 - 0.2 * ink] * 3), np.hypot(*np.mgrid[-1:1:280j, -1:1:280j]) < 1.25]),  # faint pencil, corners see-through
+    lambda ink: np.dstack([np.dstack([1 - 0.8 * ink] * 3), np.hypot(*np.mgrid[-1:1:280j, -1:1:280j]) < 1.1]),
+    lambda ink: np.dstack([np.dstack([1 - 0.8 * ink] * 3), 0.5 + 0 * ink]),  # paper of 50 % opacity
+])
+def test_transparent_drawings(draw, mnist_arrays):
+    for image in mnist_arrays["x_test"][:6]:
+        ink = page(image)
+        drawing = draw(ink)
+        wanted = prepare_digit(ink)
+        assert same(prepare_digit(drawing), wanted)
+        assert same(prepare_digit(PIL.Image.fromarray((255 * drawing).astype(np.uint8))), wanted)
+
+
+def test_large_photos_are_reduced(mnist_arrays):
+    """A photo of 36 million pixels is read, and as the small one is."""
+    small = as_mode(page(mnist_arrays["x_test"][0], 600, 600), "RGB")
+    assert same(prepare_digit(small.resize((6000, 6000))), prepare_digit(small))
+
+
 def test_several_digits(mnist_arrays):
     images = mnist_arrays["x_test"]
     refused = 0
@@ -232,9 +273,10 @@ def test_scribbles_cover_the_picture():
             prepare_digit(np.where(sheet > np.quantile(sheet, 1 - density), 0, 255).astype(np.uint8))
 
 
-def test_bad_files(tmp_path, mnist_arrays):
-    with pytest.raises(FileNotFoundError, match="no file"):
-        prepare_digit(tmp_path / "missing.png")
+def test_bad_files(tmp_path, mnist_arrays, monkeypatch):
+    for missing in (tmp_path / "missing.png", "~nobody-of-this-name/a.png", "a" * 5000, str(tmp_path / "a\0b")):
+        with pytest.raises(FileNotFoundError, match="no file"):
+            prepare_digit(missing)
     (tmp_path / "text.png").write_text("not a picture")
     (tmp_path / "empty.png").write_bytes(b"")
     picture = as_mode(page(mnist_arrays["x_test"][0]), "RGB")
@@ -244,6 +286,9 @@ def test_bad_files(tmp_path, mnist_arrays):
     for name in ("text.png", "empty.png", "cut.jpg", "cut.png", "cut.tif", "."):
         with pytest.raises(ValueError, match="cannot be read as a picture"):
             prepare_digit(tmp_path / name)
+    with monkeypatch.context() as patch, pytest.raises(ValueError, match="permissions"):
+        patch.setattr(PIL.Image, "open", lambda path: (_ for _ in ()).throw(PermissionError("not yours")))
+        prepare_digit(tmp_path / "text.png")
     for side in (9_500, 20_000):  # 90 and 400 million pixels in a small file
         PIL.Image.new("1", (side, side)).save(tmp_path / "bomb.png")
         with warnings.catch_warnings(action="error"), pytest.raises(ValueError, match="smaller"):
@@ -299,8 +344,8 @@ def test_refusal_table(model, validation, mnist_arrays):
         assert row["error rate"] == f"{errors / n:.3%} ({interval.low:.3%}–{interval.high:.3%})"
         machine = 5_000_000 * (n / 10_000) ** 5
         astray = [machine * (1 - (1 - rate) ** 5) for rate in (errors / n, interval.low, interval.high)]
-        assert row["parcels by machine"] == f"{machine:,.0f}" and row["by people"] == f"{5_000_000 - machine:,.0f}"
-        assert row["misrouted"] == "{:,.0f} ({:,.0f}–{:,.0f})".format(*astray)
+        assert row["parcels by machine"] == f"{round(machine, -3):,.0f}" and row["by people"] == f"{round(5_000_000 - machine, -3):,.0f}"
+        assert row["misrouted"] == "{:,.0f} ({:,.0f}–{:,.0f})".format(*(round(parcels, -3) for parcels in astray))
 
 
 def test_read_digit_refuses(model, mnist_arrays):

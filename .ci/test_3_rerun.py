@@ -21,7 +21,8 @@ def timeless(cell, name):
     """What the cell of this name shows, without what differs each time: times, the padding that depends on their width, the folder."""
     if name in SPEEDS:
         return re.findall(SPEEDS[name], texts(cell), re.M)
-    return re.sub(r"[ -]+", " ", TIMES.sub("(…)", texts(cell)))
+    lines = [line for line in TIMES.sub("(…)", texts(cell)).splitlines() if line]  # the kernel may send a text in two parts
+    return [re.sub(r"[ -]+", " ", line) for line in lines]
 
 
 def digest(path):

@@ -99,11 +99,11 @@ def check_speed(nb):
     rows = table(nb, "fast-table")
     assert list(rows) == ["model.predict", "the model called", "tf.function", "Lite, float32", "Lite, int8"], f"section 10.4 has the rows {list(rows)}"
     columns = [column for column in rows["model.predict"] if column.startswith(("one digit: ms, ", "500: digits/s, "))]
-    assert len(columns) in (2, 4), f"section 10.4 should time one digit and batches, on one core and on all: {columns}"
+    assert len(columns) == 4 or columns and not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) == 1, \
+        f"section 10.4 should time one digit and batches, on one core and on all: {columns}"
     for way, row in rows.items():
         for column in columns:
-            median, low, high = (float(value.replace(",", "")) for value in re.fullmatch(r"([\d.,]+) \(([\d.,]+)–([\d.,]+)\)", row[column]).groups())
-            assert 0 < low <= median <= high, f"{way}, {column}: the median {median} is not between the quartiles {low} and {high}"
+            assert re.fullmatch(r"\d[\d.,]* \(\d[\d.,]*–\d[\d.,]*\)", row[column]), f"{way}, {column}: no median with its quartiles: {row[column]}"
     one = {way: float(row[columns[len(columns) // 2 - 1]].split()[0]) for way, row in rows.items()}  # on all cores
     assert one["model.predict"] >= 20 * min(one.values()), f"no way reads a digit 20 times as fast as model.predict: {one}"
     plain, int8 = rows["Lite, float32"], rows["Lite, int8"]

@@ -27,8 +27,7 @@ def code_cells(nb):
 
 
 def by_id(nb, name):
-    """The cell with this id; the tests go by ids, so put it back if it is missing."""
-    return next(cell for cell in nb.cells if cell.id == name)
+    return next(cell for cell in nb.cells if cell.id == name)  # the tests go by ids: put it back if it is missing
 
 
 def tagged(nb, tag):
@@ -37,7 +36,6 @@ def tagged(nb, tag):
 
 
 def texts(cell):
-    """All that a cell shows as text."""
     return "\n".join(output.get("text", "") or output.get("data", {}).get("text/plain", "") for output in cell.outputs)
 
 

@@ -31,15 +31,13 @@ def is_mnist(loaded, arrays):
     return all(np.array_equal(a, arrays[name]) for name, a in zip(("x_train", "y_train", "x_test", "y_test"), sum(loaded, ())))
 
 
-def test_mnist_npz_comes_first_and_nothing_else_in_its_place(load, shared, mnist_npz, mnist_arrays, monkeypatch):
+def test_mnist_npz_comes_first_and_keras_second_without_its_progress_bar(load, shared, mnist_npz, mnist_arrays, monkeypatch, capsys):
     monkeypatch.setenv("MNIST_NPZ", str(mnist_npz))
     assert is_mnist(load(lambda: pytest.fail("Keras was asked although MNIST_NPZ is set")), mnist_arrays)
     monkeypatch.setenv("MNIST_NPZ", "nowhere.npz")
     with pytest.raises(FileNotFoundError, match="nowhere.npz"):
         load()
-
-
-def test_keras_comes_second_without_its_progress_bar(load, shared, capsys):
+    monkeypatch.delenv("MNIST_NPZ")
     assert load(lambda: print("\r 1/9 [===>.....]", end="") or ("train", "test")) == ("train", "test")
     assert capsys.readouterr().out == ""
 

@@ -45,10 +45,7 @@ def test_end_to_end(scratch, mnist_arrays):
 
 
 def test_every_cell_twice(committed, mnist_npz, tmp_path, monkeypatch):
-    """With each cell run twice in a row, every cell shows what it shows when each is run once.
-
-    It runs where Colab would: the notebook alone in an empty folder, without a clone.
-    """
+    """Every cell shows the same when each is run once and when each is run twice in a row, without a clone, as on Colab."""
     monkeypatch.setenv("MNIST_NPZ", str(mnist_npz))
     once = with_parameters(committed, EPOCHS=1)
     fewer = "\n".join(f"{name} = {name}[:{n}]" for part, n in (("train", 2560), ("test", 1000)) for name in (f"X_{part}", f"Y_{part}", f"y_{part}"))

@@ -51,7 +51,7 @@ def test_every_cell_twice(committed, mnist_npz, tmp_path, monkeypatch):
     for before, part, n in (("explore-md", "test", 1000), ("needle-md", "train", 2560)):
         fewer = "\n".join(f"{name} = {name}[:{n}]" for name in (f"X_{part}", f"Y_{part}", f"y_{part}"))
         once.cells.insert(once.cells.index(by_id(once, before)), nbformat.v4.new_code_cell(fewer))
-    for name, full, short in (("run-recipe", "epochs=10", "epochs=1"), ("clock", "range(15)", "range(1)")):
+    for name, full, short in (("run-recipe", "epochs=10", "epochs=1"), ("clock", "range(15)", "range(1)"), ("refusal-curve", "0.05)", "1)")):
         assert full in by_id(once, name).source, f"the cell {name} has no '{full}' any more"
         by_id(once, name).source = by_id(once, name).source.replace(full, short)
     twice = copy.deepcopy(once)

@@ -112,7 +112,7 @@ def test_readme_numbers(committed, mnist_arrays, model):
     headline = re.sub(r"^\|.*", "", README.split("\n## ")[0], flags=re.M)
     assert accuracy in headline and f"| Test accuracy | **{accuracy}**" in section("Results")
     shown = "\n".join(texts(cell) for cell in code_cells(committed)) + by_id(committed, "seeds-md").source
-    shown += " ".join(cell for name in ("recipe-results", "refusal", "speed-table") for row in rows(committed, name) for cell in row)
+    shown += " ".join(cell for name in ("recipe-results", "refusal", "speed-table", "goals") for row in rows(committed, name) for cell in row)
     mission = {"1", "5", "95", "99", "50,000", "28×28"}
     unexplained = numbers(headline + section("Results") + section("Visualizations")) - numbers(shown) - mission
     assert not unexplained, f"these numbers of README.md are nowhere in the run's output: {sorted(unexplained)}"
@@ -120,9 +120,10 @@ def test_readme_numbers(committed, mnist_arrays, model):
 
 def test_readme_architecture(committed, model):
     text, code = section("Model Architecture"), "\n".join(cell.source for cell in code_cells(committed))
-    stated = re.findall(r"^\| (\w+)[^|]*\| ([^|]+?) \| ([\d,]+) \|$", text, re.M)
-    assert stated == [(type(layer).__name__, "×".join(map(str, layer.output.shape[1:])), f"{layer.count_params():,}")
-                      for layer in model.layers if type(layer).__name__ in ("Conv2D", "MaxPooling2D", "Dense")]
+    ends = [i + 1 for i, layer in enumerate(model.layers) if type(layer).__name__ == "MaxPooling2D" or layer is model.layers[-1]]
+    blocks = [("×".join(map(str, model.layers[end - 1].output.shape[1:])), f"{sum(layer.count_params() for layer in model.layers[start:end]):,}")
+              for start, end in zip([0, *ends], ends)]
+    assert re.findall(r"\| ([\d×]+) \| ([\d,]+) \|$", text, re.M) == blocks and f"{model.count_params():,} parameters" in text
     for name, pattern in {"learning rate": r"learning_rate=([\d.]+)", "batch size": r"flow\(X_train, Y_train, batch_size=(\d+)", "epochs": r"EPOCHS = (\d+)",
                           "plateau": r"ReduceLROnPlateau\([^)]*patience=(\d+)", "stopping": r"EarlyStopping\([^)]*patience=(\d+)",
                           "averaged weights": r"ema_momentum=([\d.]+)", "rotation": r"rotation_range=(\d+)", "shear": r"shear_range=(\d+)",

@@ -112,7 +112,7 @@ def test_readme_numbers(committed, mnist_arrays, model):
     headline = re.sub(r"^\|.*", "", README.split("\n## ")[0], flags=re.M)
     assert accuracy in headline and f"| Test accuracy | **{accuracy}**" in section("Results")
     shown = "\n".join(texts(cell) for cell in code_cells(committed)) + by_id(committed, "seeds-md").source
-    shown += " ".join(cell for name in ("recipe-results", "refusal", "speed-table", "goals") for row in rows(committed, name) for cell in row)
+    shown += " ".join(cell for name in ("parts", "recipe-results", "refusal", "speed-table", "goals") for row in rows(committed, name) for cell in row)
     mission = {"1", "5", "95", "99", "50,000", "28×28"}
     unexplained = numbers(headline + section("Results") + section("Visualizations")) - numbers(shown) - mission
     assert not unexplained, f"these numbers of README.md are nowhere in the run's output: {sorted(unexplained)}"

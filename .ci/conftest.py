@@ -31,7 +31,6 @@ def by_id(nb, name):
 
 
 def tagged(nb, tag):
-    """The source of the cells with this tag, joined in order."""
     return "\n\n".join(cell.source for cell in nb.cells if tag in cell.metadata.get("tags", []))
 
 
@@ -50,30 +49,24 @@ def problems(nb):
     found = []
     for number, cell in enumerate(code_cells(nb), 1):
         for output in cell.outputs:
-            if output.output_type == "error":
-                found.append(f"code cell {number} ({cell.id}) failed: {output.ename}: {output.evalue}")
-            if output.get("name") == "stderr":
-                found.append(f"code cell {number} ({cell.id}) wrote to stderr: {output.text[:300]!r}")
+            if output.output_type == "error" or output.get("name") == "stderr":
+                found.append(f"code cell {number} ({cell.id}) failed: {output.get('ename')} {output.get('evalue') or output.text[:300]}")
         if re.search(r"[\x00-\x08\x0b-\x1f\x7f]", texts(cell)):
             found.append(f"code cell {number} ({cell.id}) shows control characters: print plain text, no progress bars")
     return "\n".join(found)
 
 
 def with_parameters(nb, **values):
-    """A copy of the notebook with these parameters set in a cell after the one tagged `parameters`."""
-    nb = copy.deepcopy(nb)
-    cell = nbformat.v4.new_code_cell("\n".join(f"{name} = {value!r}" for name, value in values.items()))
-    nb.cells.insert(1 + nb.cells.index(by_id(nb, "parameters")), cell)
+    nb, source = copy.deepcopy(nb), "\n".join(f"{name} = {value!r}" for name, value in values.items())
+    nb.cells.insert(1 + nb.cells.index(by_id(nb, "parameters")), nbformat.v4.new_code_cell(source))
     return nb
 
 
 def run(nb, folder, **options):
-    """Execute the notebook with `folder` as its working directory, as Jupyter, VS Code or Colab may."""
     NotebookClient(nb, resources={"metadata": {"path": str(folder)}}, kernel_name="python3", **options).execute()
 
 
 def accuracy_on_test(model, mnist_arrays, change=lambda images: images):
-    """The share of the 10,000 test images, intensities changed, that a model reads, without any code of the notebook."""
     images = change(mnist_arrays["x_test"][..., np.newaxis].astype("float32") / 255)
     return float((model.predict(images, batch_size=500, verbose=0).argmax(axis=1) == mnist_arrays["y_test"]).mean())
 
@@ -87,7 +80,6 @@ def check_figure(path):
 
 
 def loader(nb, mnist):
-    """The notebook's load_mnist, with `mnist` as Keras' module of that name."""
     names = dict(contextlib=contextlib, io=io, os=os, np=np, socket=socket, mnist=mnist)
     exec(tagged(nb, "loader").split("\n\n\n(x_train_raw")[0], names)
     return names["load_mnist"]
@@ -112,8 +104,7 @@ def mnist_npz(committed, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def mnist_arrays(mnist_npz):
-    with np.load(mnist_npz) as arrays:
-        return dict(arrays)
+    return dict(np.load(mnist_npz))
 
 
 @pytest.fixture(scope="session")
@@ -125,7 +116,6 @@ def model():
 
 @pytest.fixture(scope="session")
 def prepare_digit(committed):
-    """The notebook's prepare_digit, on imports and its own cells alone."""
     names = dict(io=io, os=os, np=np, PIL=PIL, ndimage=ndimage)
     exec(tagged(committed, "prepare"), names)
     return names["prepare_digit"]

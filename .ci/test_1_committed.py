@@ -10,6 +10,7 @@ import pytest
 from scipy.stats import binomtest
 
 from conftest import FIGURES, MODEL, NOTEBOOK, REPO, accuracy_on_test, by_id, check_figure, code_cells, problems, rows, tagged, texts
+from test_4_reader import drawn, read
 
 README = (REPO / "README.md").read_text(encoding="utf-8")
 TOP = {"notebooks", "models", "figures", "requirements.txt", "README.md", ".gitignore"}
@@ -54,16 +55,13 @@ def test_notebook_is_the_full_run_clean_and_renders_on_github(committed):
     assert sum("image/png" in output.get("data", {}) for cell in code_cells(committed) for output in cell.outputs) >= len(FIGURES)
 
 
-def test_model_is_plain_keras():
+def test_model_and_notebook_agree(committed, mnist_arrays, model):
+    """The saved model is plain Keras, the score is its own, and it is the best epoch's."""
     with zipfile.ZipFile(REPO / MODEL) as file:
         version, config = (json.loads(file.read(name)) for name in ("metadata.json", "config.json"))
     needs = "Keras " + re.match(r"3\.\d+", version["keras_version"])[0] + " or newer"
     assert needs in README and needs in (REPO / "requirements.txt").read_text(), f"README and requirements should say: {needs}"
     assert all(layer["module"].startswith("keras.") and layer["class_name"] != "Lambda" for layer in config["config"]["layers"])
-
-
-def test_model_and_notebook_agree(committed, mnist_arrays, model):
-    """The score is the committed model's, which is the best epoch's."""
     accuracy, shown = accuracy_on_test(model, mnist_arrays), texts(by_id(committed, "predict"))
     assert accuracy >= 0.99 and f"test accuracy: {accuracy:.2%}" in shown and f"errors: {round(10_000 * (1 - accuracy))} of 10,000" in shown
     assert f"{model.count_params():,} parameters" in texts(by_id(committed, "save")) and model.count_params() <= 500_000
@@ -72,12 +70,18 @@ def test_model_and_notebook_agree(committed, mnist_arrays, model):
     assert abs(float(stated[0]) - float(kept[1])) <= 0.0005 and abs(float(stated[1]) - float(kept[2].rstrip("%"))) <= 0.02
 
 
-def test_scanning_conditions(committed, mnist_arrays, model):
-    """The table holds seventeen conditions, and what it says of one that is a line of arithmetic is so."""
+def test_scanning_conditions_and_seeds(committed, mnist_arrays, model, prepare_digit):
+    """The row of seed 42 is this run's; European 1s and 7s are read anew."""
     table = {name: float(value) for name, value in re.findall(r"^(\w+(?: \w+)*) +([\d.]+)%$", texts(by_id(committed, "scan-scores")), re.M)}
-    mean = table.pop("mean")
-    assert len(table) == 17 and min(table.values()) >= 90 and mean >= 98 and abs(np.mean(list(table.values())) - mean) < 0.01
+    mean, accuracy = table.pop("mean"), 100 * accuracy_on_test(model, mnist_arrays)
+    assert len(table) == 17 and min(table.values()) >= 90 and mean >= 98.5 and abs(np.mean(list(table.values())) - mean) < 0.01
     assert abs(100 * accuracy_on_test(model, mnist_arrays, lambda images: 0.3 + 0.7 * images) - table["grey paper"]) < 0.02
+    others = float(re.search(r"handwriting: ([\d.]+)%", texts(by_id(committed, "others")))[1])
+    answers = lambda digit: [read(drawn(digit, np.random.default_rng([digit, i])), prepare_digit, model) for i in range(300)]
+    ones, sevens = (100 * answers(digit).count(digit) / 300 for digit in (1, 7))
+    seeds = {name: np.array(values.split(" | "), float) for name, values in re.findall(r"^\| (\w+) \| ([\d. |]+) \|$", by_id(committed, "seeds-md").source, re.M)}
+    assert np.abs(seeds["42"] - [accuracy, mean, others, ones, sevens]).max() < 0.15, f"seed 42: {accuracy, mean, others, ones, sevens}"
+    assert accuracy >= 99.6 and ones >= 95 and sevens >= 98
 
 
 def test_comparison(committed):
@@ -92,7 +96,6 @@ def test_comparison(committed):
 
 
 def test_refusal_and_speed(committed, mnist_arrays, model):
-    """What the thresholds do to the test digits and a day's parcels, computed anew; and how fast each way is."""
     prob = model.predict(mnist_arrays["x_test"][..., np.newaxis].astype("float32") / 255, batch_size=500, verbose=0)
     sure, right = prob.max(axis=1), prob.argmax(axis=1) == mnist_arrays["y_test"]
     assert [row[0] for row in rows(committed, "refusal")] == ["none", "0.10%", "0.05%"]
@@ -103,7 +106,7 @@ def test_refusal_and_speed(committed, mnist_arrays, model):
         assert [refused, left, people, misrouted] == [f"{1 - n / 10_000:.2%}", f"{errors} of {n:,}", f"{round(5_000_000 - machine, -3):,.0f}",
                                                       "{:,.0f} ({:,.0f} to {:,.0f})".format(*astray)]
     kb, one, batch, differ = zip(*([float(text.replace(",", "") or 0) for text in row[1:]] for row in rows(committed, "speed-table")))
-    assert len(kb) == 4 and one[0] >= 20 * min(one) and min(batch) > 1000 and kb[3] <= 0.3 * kb[2] and max(differ) <= 10
+    assert len(kb) == 4 and one[0] >= 20 * min(one) and min(batch) > 1000 and kb[3] <= 0.3 * kb[2] and max(differ) <= 25
 
 
 def test_readme_numbers(committed, mnist_arrays, model):
@@ -124,7 +127,7 @@ def test_readme_architecture(committed, model):
     blocks = [("×".join(map(str, model.layers[end - 1].output.shape[1:])), f"{sum(layer.count_params() for layer in model.layers[start:end]):,}")
               for start, end in zip([0, *ends], ends)]
     assert re.findall(r"\| ([\d×]+) \| ([\d,]+) \|$", text, re.M) == blocks and f"{model.count_params():,} parameters" in text
-    for name, pattern in {"learning rate": r"learning_rate=([\d.]+)", "batch size": r"flow\(X_train, Y_train, batch_size=(\d+)", "epochs": r"EPOCHS = (\d+)",
+    for name, pattern in {"learning rate": r"learning_rate=([\d.]+)", "batch size": r"flow\(X_world, Y_train, batch_size=(\d+)", "epochs": r"EPOCHS = (\d+)",
                           "plateau": r"ReduceLROnPlateau\([^)]*patience=(\d+)", "stopping": r"EarlyStopping\([^)]*patience=(\d+)",
                           "averaged weights": r"ema_momentum=([\d.]+)", "rotation": r"rotation_range=(\d+)", "shear": r"shear_range=(\d+)",
                           "shift": r"width_shift_range=([\d.]+)", "zoom": r"zoom_range=([\d.]+)"}.items():

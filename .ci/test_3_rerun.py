@@ -11,7 +11,7 @@ import pytest
 from conftest import FIGURES, MODEL, NOTEBOOK, REPO, accuracy_on_test, by_id, check_figure, code_cells, problems, run, texts, with_parameters
 from test_1_committed import test_comparison as check_comparison
 
-TIMED = {"train", "recipe-results", "recipe-chart", "clock", "speed-table", "speed-summary", "goals"}  # they show times
+TIMED = {"train", "recipe-results", "recipe-chart", "clock", "speed-table", "goals"}  # they show times
 
 
 @pytest.fixture
@@ -24,7 +24,6 @@ def scratch(tmp_path, mnist_npz, monkeypatch):
 
 
 def test_end_to_end(scratch, mnist_arrays):
-    """The README's command on a copy whose results have been deleted: all of them come back, and they are good."""
     from tensorflow import keras
 
     shutil.rmtree(scratch / "figures")
@@ -47,8 +46,8 @@ def test_every_cell_twice(committed, mnist_npz, tmp_path, monkeypatch):
     """Every cell shows the same when each is run once and when each is run twice in a row, without a clone, as on Colab."""
     monkeypatch.setenv("MNIST_NPZ", str(mnist_npz))
     once = with_parameters(committed, EPOCHS=1)
-    for before, part, n in (("explore-md", "test", 1000), ("needle-md", "train", 2560)):
-        fewer = "\n".join(f"{name} = {name}[:{n}]" for name in (f"X_{part}", f"Y_{part}", f"y_{part}"))
+    for before, names, n in (("explore-md", ["X_test", "Y_test", "y_test"], 1000), ("needle-md", ["X_train", "X_world", "Y_train"], 2560)):
+        fewer = "\n".join(f"{name} = {name}[:{n}]" for name in names)
         once.cells.insert(once.cells.index(by_id(once, before)), nbformat.v4.new_code_cell(fewer))
     for name, full, short in (("run-recipe", "epochs=8", "epochs=1"), ("run-recipes", "RECIPES.items()", "list(RECIPES.items())[4:8]"),
                               ("others", "others.images)", "others.images[:200])"), ("clock", "range(15)", "range(1)")):
@@ -66,7 +65,6 @@ def test_every_cell_twice(committed, mnist_npz, tmp_path, monkeypatch):
 
 
 def test_without_training(committed, scratch):
-    """RETRAIN = False and no comparison: the saved model is used, left alone, and gives the stated accuracy."""
     before = (scratch / MODEL).read_bytes()
     nb = with_parameters(committed, RETRAIN=False, RUN_COMPARISON=False)
     run(nb, scratch / "notebooks")

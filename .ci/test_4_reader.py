@@ -38,14 +38,15 @@ def colored(ink, rng, paper=None, pen=None):
 
 
 def photo(image, rng):
-    """Any ink on any paper, or chalk; a lamp to one side, a shadow, noise, JPEG: bytes."""
-    ink, file = page(image, rng, side=int(rng.integers(40, 600))), io.BytesIO()
+    """Any ink on any paper, or chalk; a lamp to one side, a shadow, noise, JPEG, an orientation flag: bytes."""
+    ink, file, exif = page(image, rng, side=int(rng.integers(40, 600))), io.BytesIO(), PIL.Image.Exif()
     levels = colored(ink, rng, *[(0.12, 0.18, 0.15), (0.92, 0.92, 0.88)][:2 * (rng.random() < 0.2)])
     (y, x), angle = np.mgrid[-0.5:0.5:ink.shape[0] * 1j, -0.5:0.5:ink.shape[1] * 1j], rng.uniform(0, 2 * np.pi)
     edge = (np.cos(angle) * x + np.sin(angle) * y - rng.uniform(-0.4, 0.4)) / rng.uniform(0.01, 0.15)
     light = rng.uniform(0.6, 1) * (1 - rng.uniform(0, 0.4) * (x + 0.5)) * (1 - rng.uniform(0, 0.5) / (1 + np.exp(-edge)))
     levels = levels * light[..., np.newaxis] + rng.normal(0, rng.uniform(0, 0.03), levels.shape)
-    picture(levels).save(file, "JPEG", quality=90)
+    exif[0x0112] = 6
+    picture(levels).transpose(PIL.Image.Transpose.ROTATE_90).save(file, "JPEG", quality=90, exif=exif)
     return file.getvalue()
 
 

@@ -129,7 +129,7 @@ def test_readme_architecture(committed, model):
     assert re.findall(r"\| ([\d×]+) \| ([\d,]+) \|$", text, re.M) == blocks and f"{model.count_params():,} parameters" in text
     for name, pattern in {"learning rate": r"learning_rate=([\d.]+)", "batch size": r"flow\(X_world, Y_train, batch_size=(\d+)", "epochs": r"EPOCHS = (\d+)",
                           "plateau": r"ReduceLROnPlateau\([^)]*patience=(\d+)", "stopping": r"EarlyStopping\([^)]*patience=(\d+)",
-                          "averaged weights": r"ema_momentum=([\d.]+)", "rotation": r"rotation_range=(\d+)", "shear": r"shear_range=(\d+)",
+                          "averaged weights": r"ema_momentum=([\d.]+)", "weight decay": r"weight_decay=([\d.]+)", "rotation": r"rotation_range=(\d+)", "shear": r"shear_range=(\d+)",
                           "shift": r"width_shift_range=([\d.]+)", "zoom": r"zoom_range=([\d.]+)"}.items():
         value, row = re.search(pattern, code)[1], re.search(rf"^\| {name}[^|]*\| ([^|]+) \|", text, re.M | re.I)
         assert row and value in numbers(row[1]), f"{name}: the notebook uses {value}, README.md says {row and row[1]!r}"

@@ -87,7 +87,7 @@ def small(image, rng):
 def drawn(digit, rng):
     """A 1 with an upstroke, half of them with a base line, or a 7, half of them crossed, in straight lines: grey levels (h, w)."""
     image, pen, slant = PIL.Image.new("L", (360, 360), 240), int(rng.integers(8, 26)), rng.uniform(-0.05, 0.3)
-    length, angle, foot, bar = rng.uniform(0.2, 0.7), np.radians(rng.uniform(28, 58)), rng.uniform(-0.5, -0.1), rng.uniform(0.4, 0.6)
+    length, angle, foot, bar = rng.uniform(0.2, 0.7), np.radians(rng.uniform(28, 65)), rng.uniform(-0.5, -0.1), rng.uniform(0.4, 0.6)
     lines = {1: [[(0, 1), (0, 0), (-length * np.sin(angle), length * np.cos(angle))], [(-0.25, 1), (0.25, 1)]],
              7: [[(-rng.uniform(0.5, 0.75), rng.uniform(-0.05, 0.08)), (0, 0), (foot, 1)], [(bar * foot - 0.2, bar), (bar * foot + 0.2, bar)]]}
     for line in lines[digit][:rng.integers(1, 3)]:

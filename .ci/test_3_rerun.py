@@ -38,7 +38,7 @@ def test_end_to_end(scratch, mnist_arrays):
         check_figure(scratch / "figures" / f"{name}.png")
     assert sorted(path.stem for path in (scratch / "figures").iterdir()) == sorted(FIGURES), "the run wrote other figures"
     accuracy = accuracy_on_test(keras.models.load_model(scratch / MODEL), mnist_arrays)
-    assert accuracy >= 0.994 and f"test accuracy: {accuracy:.2%}" in texts(by_id(nb, "predict")), f"a fresh run reads {accuracy:.2%}"
+    assert accuracy >= 0.9955 and f"test accuracy: {accuracy:.2%}" in texts(by_id(nb, "predict")), f"a fresh run reads {accuracy:.2%}"
     check_comparison(nb)
 
 

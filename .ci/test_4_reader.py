@@ -85,11 +85,12 @@ def small(image, rng):
 
 
 def drawn(digit, rng):
-    """A 1 with an upstroke, half of them with a base line, or a 7, half of them crossed, in straight lines: grey levels (h, w)."""
+    """A 1 with an upstroke, half of them with a base line; a 7, half of them crossed; an open 0: grey levels (h, w)."""
     image, pen, slant = PIL.Image.new("L", (360, 360), 240), int(rng.integers(8, 26)), rng.uniform(-0.05, 0.3)
     length, angle, foot, bar = rng.uniform(0.2, 0.7), np.radians(rng.uniform(28, 65)), rng.uniform(-0.5, -0.1), rng.uniform(0.4, 0.6)
     lines = {1: [[(0, 1), (0, 0), (-length * np.sin(angle), length * np.cos(angle))], [(-0.25, 1), (0.25, 1)]],
-             7: [[(-rng.uniform(0.5, 0.75), rng.uniform(-0.05, 0.08)), (0, 0), (foot, 1)], [(bar * foot - 0.2, bar), (bar * foot + 0.2, bar)]]}
+             7: [[(-rng.uniform(0.5, 0.75), rng.uniform(-0.05, 0.08)), (0, 0), (foot, 1)], [(bar * foot - 0.2, bar), (bar * foot + 0.2, bar)]],
+             0: [[(0.35 * np.sin(turn) - 0.2, 0.5 - 0.5 * np.cos(turn)) for turn in np.linspace(length, 6.3)]]}
     for line in lines[digit][:rng.integers(1, 3)]:
         points = [(200 + 200 * (x - slant * (y - 0.5)), 80 + 200 * y) for x, y in line]
         PIL.ImageDraw.Draw(image).line(points, fill=30, width=pen, joint="curve")
@@ -112,8 +113,7 @@ def test_kinds_are_read(kind, wanted, prepare_digit, mnist_arrays, model):
 
 @pytest.mark.parametrize("gap, wanted", [(4, 95), (20, 95), (None, 95)])
 def test_two_digits_are_refused(gap, wanted, prepare_digit, mnist_arrays, model):
-    pairs = [pair(mnist_arrays["x_test"][2 * i:2 * i + 2], np.random.default_rng([42, i]), gap) for i in range(100)]
-    refused = sum(read(both, prepare_digit, model) == -1 for both in pairs)
+    refused = sum(read(pair(mnist_arrays["x_test"][2 * i:2 * i + 2], np.random.default_rng([42, i]), gap), prepare_digit, model) == -1 for i in range(100))
     assert refused >= wanted, f"{100 - refused} of 100 pairs of digits were taken for one"
 
 

@@ -1,0 +1,221 @@
+"""What the committed notebook shows: complete, clean and true of the model."""
+
+import json
+import re
+
+import numpy as np
+import pictures
+import pytest
+from scipy.stats import binomtest
+from submission import (
+    FIGURES,
+    NOTEBOOK,
+    REPO,
+    accuracy,
+    cell_of,
+    code_cells,
+    number_in,
+    problems,
+    rows_of,
+    shown,
+    tagged,
+)
+
+
+def test_every_cell_was_run_once_in_order(committed):
+    counts = [cell.execution_count for cell in code_cells(committed)]
+    expected = list(range(1, len(counts) + 1))
+    assert counts == expected, "run the README's first command again"
+
+
+def test_the_run_was_a_full_one(committed):
+    values = {}
+    exec(tagged(committed, "parameters"), values)
+    assert values["RETRAIN"] is True
+    assert values["RUN_COMPARISON"] is True
+    assert values["SEED"] == 42
+    assert values["TRAINING_IMAGES"] == 54_000
+    assert 20 <= values["EPOCHS"] <= 30
+
+
+def test_no_errors_warnings_or_control_characters(committed):
+    assert not problems(committed), "\n".join(problems(committed))
+
+
+def test_no_path_of_one_machine(committed):
+    text = json.dumps(committed, ensure_ascii=False)
+    folders = "home|root|work|tmp|Users|mnt|content|usr|var|opt"
+    found = re.search(rf"(?<![\w.])/({folders})/|[A-Z]:\\\\", text)
+    assert not found, f"a path of one machine is in the notebook: {found}"
+
+
+def test_github_can_render_it(committed):
+    size = (REPO / NOTEBOOK).stat().st_size
+    assert size < 1_000_000, "lower figure.dpi: GitHub may not show so large a notebook"
+    assert "widgets" not in committed.metadata, "clear the widget state"
+
+
+def test_figures_are_in_the_notebook(committed):
+    images = 0
+    for cell in code_cells(committed):
+        for output in cell.outputs:
+            images += "image/png" in output.get("data", {})
+    assert images >= len(FIGURES)
+
+
+def test_score_is_the_models(committed, model, x_test, y_test):
+    measured = accuracy(model, x_test, y_test)
+    text = shown(cell_of(committed, "predict"))
+    assert measured >= 0.9955
+    assert f"test accuracy: {measured:.2%}" in text
+    assert f"errors: {round(10_000 * (1 - measured))} of 10,000" in text
+
+
+def test_best_epoch_is_the_saved_one(committed):
+    """The best epoch's validation loss and accuracy are the final network's."""
+    text = shown(cell_of(committed, "train-result"))
+    validation = next(
+        row for row in rows_of(committed, "parts") if row[0] == "validation"
+    )
+    assert abs(number_in(text, "validation loss:") - float(validation[1])) <= 0.0005
+    kept = 100 * float(validation[2])
+    assert abs(number_in(text, "validation accuracy:") - kept) <= 0.02
+
+
+@pytest.fixture(scope="module")
+def conditions(committed):
+    """The percentage read under each scanning condition, as shown."""
+    text = shown(cell_of(committed, "scan-scores"))
+    return {
+        name.strip(): float(value)
+        for name, value in re.findall(r"^([a-z ]+?) +([\d.]+)%", text, re.M)
+    }
+
+
+def test_scanning_conditions_meet_the_goal(conditions):
+    values = [value for name, value in conditions.items() if name != "mean"]
+    assert len(values) == 17
+    assert min(values) >= 90
+    assert conditions["mean"] >= 98.3
+    assert abs(np.mean(values) - conditions["mean"]) < 0.01
+
+
+def test_grey_paper_measured_again(conditions, model, x_test, y_test):
+    measured = 100 * accuracy(model, 0.3 + 0.7 * x_test, y_test)
+    assert abs(measured - conditions["grey paper"]) < 0.02
+
+
+NETWORKS = {
+    "R1 dense 128, 64": "109,386",
+    "R2 dense 128, 64, dropout": "109,386",
+    "R3 CNN 32, 64, 64": "121,994",
+    "R4a dense 128, dropout": "101,770",
+    "R4b CNN 32, 64, dropout": "121,930",
+    "R5 residual": None,
+    "the course's CNN": None,
+    "final": None,
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_comparison_has_the_network(name, committed):
+    rows = {row[0]: row for row in rows_of(committed, "comparison")}
+    assert name in rows
+    if NETWORKS[name]:
+        assert rows[name][1] == NETWORKS[name], "its parameters"
+
+
+def test_comparison_shows_possible_values(committed):
+    rows = rows_of(committed, "comparison")
+    assert len(rows) >= 15
+    for name, _, seconds, errors, scans, turkish, p in rows:
+        assert int(seconds) > 0, name
+        assert int(errors) < (1200 if "dense" in name else 600), name
+        assert 30 < float(scans.rstrip("%")) < 100, name
+        assert 50 < float(turkish.rstrip("%")) < 100, name
+        assert 0 <= float(p) <= 1, name
+
+
+@pytest.fixture(scope="module")
+def confidence_on_test(model, x_test, y_test):
+    """The confidence in each test digit, (10000,), and whether it is read correctly."""
+    probabilities = model.predict(x_test, batch_size=500, verbose=0)
+    return probabilities.max(axis=1), probabilities.argmax(axis=1) == y_test
+
+
+@pytest.mark.parametrize("number, target", enumerate(["none", "0.10%", "0.05%"]))
+def test_thresholds_leave_what_they_say(number, target, committed, confidence_on_test):
+    row = rows_of(committed, "refusal")[number]
+    assert row[0] == target
+    errors, accepted = map(int, row[3].replace(",", "").split(" of "))
+    confidence, right = confidence_on_test
+    # the threshold is shown to four places
+    least, most = float(row[1]) + 5e-5, float(row[1]) - 5e-5
+    assert (confidence >= least).sum() <= accepted <= (confidence >= most).sum()
+    wrong = confidence[~right]
+    assert (wrong >= least).sum() <= errors <= (wrong >= most).sum()
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_parcels_follow_from_the_errors(number, committed):
+    row = rows_of(committed, "refusal")[number]
+    errors, accepted = map(int, row[3].replace(",", "").split(" of "))
+    by_machine = 5_000_000 * (accepted / 10_000) ** 5
+    interval = binomtest(errors, accepted).proportion_ci(method="exact")
+    expected = [f"{1 - accepted / 10_000:.2%}"]
+    people = f"{round(5_000_000 - by_machine, -3):,.0f}"
+    for rate in (errors / accepted, interval.low, interval.high):
+        expected.append(f"{round(by_machine * (1 - (1 - rate) ** 5), -3):,.0f}")
+    assert row[4] == people
+    assert [row[2], *row[5:]] == expected
+
+
+def test_speed_table(committed):
+    rows = rows_of(committed, "speed-table")
+    names = [row[0] for row in rows]
+    assert names == ["model.predict", "compiled graph", "Lite, float32", "Lite, 8 bits"]
+    one = [float(row[2]) for row in rows]
+    batch = [float(row[3].replace(",", "")) for row in rows]
+    differ = [int(row[4]) for row in rows]
+    assert one[0] >= 20 * min(
+        one
+    ), "a single digit is read faster without model.predict"
+    assert min(batch) > 1000
+    assert max(differ) <= 10
+
+
+def test_conclusion_counts_its_goals(committed):
+    rows = rows_of(committed, "goals")
+    met = [row[-1] for row in rows].count("yes")
+    assert f"meets {met} of {len(rows)} goals" in shown(cell_of(committed, "goals"))
+
+
+@pytest.fixture(scope="module")
+def seeds(committed):
+    """The table of the five seeds: {seed or "mean": percentages}."""
+    lines = re.findall(
+        r"^\| (\w+) \| ([\d. |]+) \|$", cell_of(committed, "seeds-md").source, re.M
+    )
+    return {name: np.array(values.split(" | "), float) for name, values in lines}
+
+
+def test_row_of_this_seed_is_measured_again(
+    seeds, committed, conditions, prepare_digit, model, x_test, y_test
+):
+    measured = [100 * accuracy(model, x_test, y_test), conditions["mean"]]
+    measured.append(
+        number_in(shown(cell_of(committed, "others")), "digits from Turkey:")
+    )
+    for digit in (1, 7):
+        right = 0
+        for i in range(300):
+            source = pictures.drawn(digit, np.random.default_rng([digit, i]))
+            right += pictures.read(source, prepare_digit, model) == digit
+        measured.append(right / 3)
+    np.testing.assert_allclose(seeds["42"], measured, atol=0.15)
+
+
+def test_mean_of_the_seeds(seeds):
+    rows = [values for name, values in seeds.items() if name.isdigit()]
+    assert len(rows) == 5
+    np.testing.assert_allclose(np.mean(rows, axis=0), seeds["mean"], atol=0.006)

@@ -1,0 +1,220 @@
+"""The notebook run again in scratch copies."""
+
+import copy
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from submission import (
+    FIGURES,
+    MODEL,
+    NOTEBOOK,
+    REPO,
+    accuracy,
+    cell_of,
+    check_figure,
+    code_cells,
+    insert_before,
+    problems,
+    replace_in,
+    run,
+    shown,
+    with_parameters,
+)
+
+SHOW_TIMES = {
+    "train",
+    "comparison",
+    "comparison-chart",
+    "clock",
+    "speed-table",
+    "goals",
+}
+
+
+@pytest.fixture(scope="module")
+def fresh_run(committed, mnist_npz, tmp_path_factory):
+    """The folder of a full run by the README's command; it held the notebook alone."""
+    folder = tmp_path_factory.mktemp("fresh")
+    (folder / "notebooks").mkdir()
+    nbformat.write(committed, folder / NOTEBOOK)
+    jupyter = Path(sys.executable).parent / "jupyter"
+    command = [jupyter, "nbconvert", "--to", "notebook", "--execute", "--inplace"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MNIST_NPZ", str(mnist_npz))
+        ran = subprocess.run(
+            [*command, "--allow-errors", folder / NOTEBOOK],
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+        )
+    assert ran.returncode == 0, f"nbconvert failed:\n{ran.stdout}\n{ran.stderr}"
+    (folder / "stderr.txt").write_text(ran.stderr)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def fresh_notebook(fresh_run):
+    return nbformat.read(fresh_run / NOTEBOOK, as_version=4)
+
+
+def test_fresh_run_is_clean(fresh_notebook):
+    assert not problems(fresh_notebook), "\n".join(problems(fresh_notebook))
+
+
+def test_fresh_run_warns_of_nothing(fresh_run):
+    lines = (fresh_run / "stderr.txt").read_text().splitlines()
+    noise = [
+        line for line in lines if line.strip() and not re.match(r"\[\w+App\]", line)
+    ]
+    assert not noise, "\n".join(noise)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_fresh_run_writes_the_figure(name, fresh_run):
+    check_figure(fresh_run / "figures" / f"{name}.png")
+
+
+def test_fresh_run_writes_no_other_figure(fresh_run):
+    found = {path.stem for path in (fresh_run / "figures").iterdir()}
+    assert found == set(FIGURES)
+
+
+def test_fresh_run_reads_well_and_says_so(fresh_run, fresh_notebook, x_test, y_test):
+    from tensorflow import keras
+
+    measured = accuracy(keras.models.load_model(fresh_run / MODEL), x_test, y_test)
+    assert measured >= 0.9955
+    assert f"test accuracy: {measured:.2%}" in shown(cell_of(fresh_notebook, "predict"))
+
+
+def small_and_quick(committed):
+    """The notebook on few images, with one epoch and a short comparison."""
+    nb = with_parameters(committed, TRAINING_IMAGES=2560, EPOCHS=1)
+    insert_before(
+        nb,
+        "explore-md",
+        "X_test, Y_test, y_test = X_test[:1000], Y_test[:1000], y_test[:1000]",
+    )
+    replace_in(nb, "run-row", "epochs=8", "epochs=1")
+    replace_in(nb, "run-rows", "in ROWS", "in ROWS[4:7] + ROWS[11:13]")
+    replace_in(
+        nb, "others", "enumerate(others.images)", "enumerate(others.images[:200])"
+    )
+    replace_in(nb, "clock", "range(15)", "range(1)")
+    return nb
+
+
+def without_times(cell):
+    return re.sub(r"[\d.]+ min|in \d+ s| at 0x\w+", "", shown(cell))
+
+
+@pytest.fixture(scope="module")
+def once_and_twice(committed, mnist_npz, tmp_path_factory):
+    """A small run without a clone, as on Colab, and one with every cell run twice."""
+    once = small_and_quick(committed)
+    twice = copy.deepcopy(once)
+    twice.cells = []
+    for cell in code_cells(once):
+        twice.cells.append(nbformat.v4.new_code_cell(cell.source))
+        twice.cells.append(nbformat.v4.new_code_cell(cell.source))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MNIST_NPZ", str(mnist_npz))
+        run(once, tmp_path_factory.mktemp("once"))
+        run(twice, tmp_path_factory.mktemp("twice"))
+    return once, twice
+
+
+def test_every_cell_can_be_run_twice(once_and_twice):
+    once, twice = once_and_twice
+    assert not problems(once), "\n".join(problems(once))
+    assert not problems(twice), "\n".join(problems(twice))
+
+
+def test_every_cell_run_twice_shows_the_same(once_and_twice):
+    once, twice = once_and_twice
+    first, second = twice.cells[::2], twice.cells[1::2]
+    for single, a, b in zip(code_cells(once), first, second):
+        if single.id not in SHOW_TIMES:
+            assert without_times(a) == without_times(
+                single
+            ), f"{single.id}, run once more before"
+            assert without_times(b) == without_times(single), f"{single.id}, run twice"
+
+
+def test_part_of_the_images_leaves_the_saved_model_alone(committed, scratch):
+    before = (scratch / MODEL).read_bytes()
+    nb = small_and_quick(committed)
+    nb.cells = nb.cells[: nb.cells.index(cell_of(nb, "reload")) + 1]
+    run(nb, scratch)
+    assert (scratch / MODEL).read_bytes() == before
+    assert "left as it was" in shown(cell_of(nb, "save"))
+
+
+@pytest.fixture(scope="module")
+def without_training(committed, mnist_npz, tmp_path_factory):
+    """The submission run with both switches False: the notebook and its folder."""
+    folder = tmp_path_factory.mktemp("without-training")
+    leftovers = shutil.ignore_patterns("checkpoints", ".ipynb_checkpoints")
+    for name in ("notebooks", "figures", "models"):
+        shutil.copytree(REPO / name, folder / name, ignore=leftovers)
+    nb = with_parameters(committed, RETRAIN=False, RUN_COMPARISON=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MNIST_NPZ", str(mnist_npz))
+        run(nb, folder / "notebooks")
+    return nb, folder
+
+
+def test_without_training_is_clean(without_training):
+    nb, _ = without_training
+    assert not problems(nb), "\n".join(problems(nb))
+
+
+def test_without_training_leaves_the_model_alone(without_training):
+    _, folder = without_training
+    assert (folder / MODEL).read_bytes() == (REPO / MODEL).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["train-result", "predict", "report"])
+def test_without_training_shows_the_saved_run(name, without_training, committed):
+    nb, _ = without_training
+    assert shown(cell_of(nb, name)) == shown(cell_of(committed, name))
+
+
+INTERRUPT_LATER = """
+import _thread, threading
+threading.Timer({seconds}, _thread.interrupt_main).start()
+"""
+
+
+def interrupted(committed, folder, seconds, images):
+    """The notebook up to section 8, with training interrupted after some seconds."""
+    nb = with_parameters(committed, TRAINING_IMAGES=images, EPOCHS=500)
+    replace_in(nb, "train", "patience=5", "patience=500")
+    insert_before(nb, "train", INTERRUPT_LATER.format(seconds=seconds))
+    nb.cells = nb.cells[: nb.cells.index(cell_of(nb, "save")) + 1]
+    run(nb, folder, allow_errors=True)
+    return nb
+
+
+def test_interrupted_training_goes_on_with_the_best_weights(committed, scratch):
+    before = (scratch / MODEL).read_bytes()
+    nb = interrupted(committed, scratch, seconds=40, images=1280)
+    assert not problems(nb), "\n".join(problems(nb))
+    assert "the best weights so far" in shown(cell_of(nb, "train"))
+    assert "best epoch" in shown(cell_of(nb, "train-result"))
+    assert (scratch / MODEL).read_bytes() == before
+
+
+def test_interrupted_first_epoch_leaves_the_saved_model_alone(committed, scratch):
+    before = (scratch / MODEL).read_bytes()
+    nb = interrupted(committed, scratch, seconds=6, images=54_000)
+    outputs = cell_of(nb, "train").outputs
+    assert [o.ename for o in outputs if o.output_type == "error"] == [
+        "KeyboardInterrupt"
+    ]
+    assert (scratch / MODEL).read_bytes() == before

@@ -5,7 +5,6 @@ import io
 import os
 import shutil
 import socket
-import warnings
 
 import nbformat
 import numpy as np
@@ -73,7 +72,6 @@ def prepare_digit(committed):
         Image=Image,
         ImageOps=ImageOps,
         ndimage=ndimage,
-        warnings=warnings,
     )
     exec(tagged(committed, "prepare"), names)
     return names["prepare_digit"]

@@ -5,6 +5,7 @@ Levels are grey or colours, 0 black to 1 white.
 """
 
 import io
+import re
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -14,6 +15,7 @@ WHITE, CREAM, YELLOW = (1, 1, 1), (0.97, 0.95, 0.88), (0.99, 0.93, 0.62)
 BLACK, BLUE, RED = (0.08, 0.08, 0.1), (0.1, 0.16, 0.55), (0.75, 0.1, 0.12)
 BLACKBOARD, CHALK = (0.12, 0.18, 0.15), (0.92, 0.92, 0.88)
 EXIF_ORIENTATION = 0x0112
+REFUSAL = re.compile("blank|several|two digits|whole picture")
 
 
 def written(image, rng, side=None, level=None):
@@ -123,9 +125,9 @@ def pair(images, rng, gap):
     left, right = [written(image, rng, side=200, level=0.35) for image in images]
     left = np.pad(left, ((0, 200 - len(left)), (0, 0)))
     right = np.pad(right, ((0, 200 - len(right)), (0, 0)))
-    for gap in range(0, -200, -1) if gap is None else [gap]:
-        ink_left = np.pad(left, ((0, 0), (0, right.shape[1] + gap)))
-        ink_right = np.pad(right, ((0, 0), (left.shape[1] + gap, 0)))
+    for apart in range(0, -200, -1) if gap is None else [gap]:
+        ink_left = np.pad(left, ((0, 0), (0, right.shape[1] + apart)))
+        ink_right = np.pad(right, ((0, 0), (left.shape[1] + apart, 0)))
         if (np.minimum(ink_left, ink_right) > 0.5).sum() > 1:
             break
     return 1 - 0.9 * np.pad(np.maximum(ink_left, ink_right), 40)
@@ -170,6 +172,7 @@ def read(source, prepare_digit, model):
     """The digit that a model reads in a picture, or -1 if it is refused."""
     try:
         image = prepare_digit(source)
-    except ValueError:
+    except ValueError as error:
+        assert REFUSAL.search(str(error)), f"this is no refusal: {error}"
         return -1
     return int(model(image[np.newaxis], training=False).numpy().argmax())

@@ -13,7 +13,9 @@ MAY = {"findings"}
 
 def git(*words):
     command = ["git", "-C", str(REPO), *words]
-    return subprocess.run(command, capture_output=True, text=True).stdout
+    ran = subprocess.run(command, capture_output=True, text=True)
+    assert not ran.stderr, ran.stderr
+    return ran.stdout
 
 
 @pytest.fixture(scope="module")

@@ -43,10 +43,11 @@ def check_is_mnist(loaded, arrays):
     np.testing.assert_array_equal(y_test, arrays["y_test"])
 
 
-def test_mnist_npz_comes_first(load, shared, mnist_npz, mnist_arrays, monkeypatch):
+def test_mnist_npz_comes_first(load, mnist_npz, mnist_arrays, monkeypatch, tmp_path):
     def not_asked():
         pytest.fail("Keras was asked although MNIST_NPZ is set")
 
+    (tmp_path / "shared" / "mnist.npz").write_text("not asked for, either")
     monkeypatch.setenv("MNIST_NPZ", str(mnist_npz))
     check_is_mnist(load(not_asked), mnist_arrays)
 
@@ -75,7 +76,12 @@ def test_shared_comes_third(load, shared, mnist_arrays):
 
 def test_a_silent_network_is_given_up(load, shared, mnist_arrays, monkeypatch):
     set_timeout = socket.setdefaulttimeout
-    monkeypatch.setattr(socket, "setdefaulttimeout", lambda s: set_timeout(s and 1))
+
+    def shortened(seconds):
+        assert seconds is None or 0 < seconds <= 60, "do not wait longer than a minute"
+        set_timeout(seconds and 1)
+
+    monkeypatch.setattr(socket, "setdefaulttimeout", shortened)
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}/mnist.npz"
@@ -146,7 +152,8 @@ def shorter(given):
 
 
 def one_bit_flipped(given):
-    given["x_train_raw"] = given["x_train_raw"] ^ 1
+    given["x_train_raw"] = given["x_train_raw"].copy()
+    given["x_train_raw"][30_000, 14, 14] ^= 1
 
 
 def labels_as_int64(given):

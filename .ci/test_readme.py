@@ -69,7 +69,7 @@ def test_submission_date_is_the_models():
     with zipfile.ZipFile(REPO / MODEL) as file:
         saved = json.loads(file.read("metadata.json"))["date_saved"]
     day = datetime.datetime.strptime(saved.split("@")[0], "%Y-%m-%d")
-    assert f"{day.day} {day:%B %Y}" in README.split("\n## ")[0]
+    assert f"| {day.day} {day:%B %Y} |" in README.split("\n## ")[0]
 
 
 def test_accuracy_is_the_models(model, x_test, y_test):
@@ -84,6 +84,8 @@ def test_every_number_of_the_results_is_in_the_run(committed):
     for name in TABLES:
         for row in rows_of(committed, name):
             texts.append(" ".join(row))
+    for row in rows_of(committed, "parts"):
+        texts.append(f"{float(row[2]):.2%}")  # shown as a share
     headline = re.sub(r"^\|.*", "", README.split("\n## ")[0], flags=re.M)
     stated = numbers(headline + section("Results") + section("Visualizations"))
     unknown = stated - numbers("\n".join(texts)) - OF_THE_TASK
@@ -95,7 +97,7 @@ def rows_of_blocks(model):
 
     A block ends where the next convolution or Flatten begins.
     """
-    blocks, parameters, pooled = [], 0, False
+    blocks, parameters, pooled, shape = [], 0, False, ""
     for layer in model.layers:
         kind = type(layer).__name__
         if kind == "Flatten" or (kind == "Conv2D" and pooled):

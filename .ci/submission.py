@@ -45,12 +45,14 @@ def tagged(nb, tag):
 
 
 def shown(cell):
-    """Everything that a cell shows as plain text."""
-    texts = []
+    """Everything that a cell shows as plain text, however it was cut into pieces."""
+    text = ""
     for output in cell.outputs:
-        data = output.get("data", {})
-        texts.append(output.get("text", "") or data.get("text/plain", ""))
-    return "\n".join(texts)
+        if output.output_type == "stream":
+            text += output.text
+        else:
+            text += output.get("data", {}).get("text/plain", "") + "\n"
+    return text
 
 
 def rows_of(nb, name):

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 import zipfile
 
 import numpy as np
@@ -103,7 +104,8 @@ def test_the_phone_file_reads_the_same(model, x_test, y_test):
     if not hasattr(tf, "lite"):
         pytest.skip("this TensorFlow has no TensorFlow Lite")
     path = str(REPO / "models/mnist_cnn.tflite")
-    read = tf.lite.Interpreter(model_path=path).get_signature_runner()
+    with warnings.catch_warnings(action="ignore"):  # of its move to another package
+        read = tf.lite.Interpreter(model_path=path).get_signature_runner()
     (source,) = read.get_input_details()
     (result,) = read.get_output_details()
     digits = read(**{source: x_test[:1000]})[result].argmax(axis=1)

@@ -78,6 +78,13 @@ def test_accuracy_is_the_models(model, x_test, y_test):
     assert f"| Test accuracy | **{measured}**" in section("Results")
 
 
+@pytest.mark.parametrize("part", ["training", "validation"])
+def test_accuracy_of_the_part(part, committed):
+    row = next(row for row in rows_of(committed, "parts") if row[0] == part)
+    stated = f"| {part.capitalize()} accuracy | {100 * float(row[2]):.2f} %"
+    assert stated in section("Results"), f"README.md should say: {stated}"
+
+
 def test_every_number_of_the_results_is_in_the_run(committed):
     texts = [shown(cell) for cell in code_cells(committed)]
     texts.append(cell_of(committed, "seeds-md").source)

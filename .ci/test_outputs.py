@@ -66,7 +66,7 @@ def test_figures_are_in_the_notebook(committed):
 def test_score_is_the_models(committed, model, x_test, y_test):
     measured = accuracy(model, x_test, y_test)
     text = shown(cell_of(committed, "predict"))
-    assert measured >= 0.9955
+    assert measured >= 0.996, "the committed network is to read 99.6 % or more"
     assert f"test accuracy: {measured:.2%}" in text
     assert f"errors: {round(10_000 * (1 - measured))} of 10,000" in text
 
@@ -96,7 +96,7 @@ def test_scanning_conditions_meet_the_goal(conditions):
     values = [value for name, value in conditions.items() if name != "mean"]
     assert len(values) == 17
     assert min(values) >= 90
-    assert conditions["mean"] >= 98.3
+    assert conditions["mean"] >= 98.5
     assert abs(np.mean(values) - conditions["mean"]) < 0.01
 
 
@@ -182,6 +182,8 @@ def test_speed_table(committed):
         one
     ), "a single digit is read faster without model.predict"
     assert min(batch) > 1000
+    float_size, int_size = [float(row[1].replace(",", "")) for row in rows[2:]]
+    assert int_size <= 0.3 * float_size, "8 bits take about a quarter of 32"
     assert max(differ) <= 10
 
 

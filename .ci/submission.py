@@ -1,5 +1,6 @@
 """Reading, changing and running the notebook."""
 
+import ast
 import copy
 import html
 import re
@@ -42,6 +43,17 @@ def tagged(nb, tag):
         if tag in cell.metadata.get("tags", []):
             sources.append(cell.source)
     return "\n\n".join(sources)
+
+
+def function_of(nb, name, **names):
+    """A function of the notebook; names: what it uses from elsewhere."""
+    for cell in code_cells(nb):
+        if f"def {name}(" in cell.source:
+            for part in ast.parse(cell.source).body:
+                if getattr(part, "name", None) == name:
+                    exec(ast.unparse(part), names)
+                    return names[name]
+    raise LookupError(f"the notebook has no function {name!r} any more")
 
 
 def shown(cell):

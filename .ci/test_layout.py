@@ -65,6 +65,11 @@ def test_figures_are_the_six(tracked):
     assert found == {f"{name}.png" for name in FIGURES}
 
 
+def test_models_are_these(tracked):
+    found = {path.split("/")[1] for path in tracked if path.startswith("models/")}
+    assert found == {"mnist_cnn.keras", "mnist_cnn.tflite", "training_log.txt"}
+
+
 def test_workflow_and_ci_run_the_readme_command():
     readme = (REPO / "README.md").read_text(encoding="utf-8")
     commands = re.findall(r"^```bash\n(.*?)\n```", readme, re.M | re.S)

@@ -15,7 +15,7 @@ WHITE, CREAM, YELLOW = (1, 1, 1), (0.97, 0.95, 0.88), (0.99, 0.93, 0.62)
 BLACK, BLUE, RED = (0.08, 0.08, 0.1), (0.1, 0.16, 0.55), (0.75, 0.1, 0.12)
 BLACKBOARD, CHALK = (0.12, 0.18, 0.15), (0.92, 0.92, 0.88)
 EXIF_ORIENTATION = 0x0112
-REFUSAL = re.compile("blank|several|two digits|whole picture")
+REFUSAL = re.compile("blank|several|two digits|complete picture")
 
 
 def written(image, rng, side=None, level=None):

@@ -130,13 +130,13 @@ def test_missing_file(prepare_digit, tmp_path):
 
 def test_file_that_is_cut_off(prepare_digit, a_file):
     whole = a_file.read_bytes()
-    with pytest.raises(ValueError, match="whole picture"):
+    with pytest.raises(ValueError, match="complete picture"):
         prepare_digit(whole[: len(whole) // 2])
 
 
 def test_file_that_is_too_large(prepare_digit, tmp_path):
     Image.new("1", (20_000, 20_000)).save(tmp_path / "large.png")
-    with pytest.raises(ValueError, match="whole picture"):
+    with pytest.raises(ValueError, match="complete picture"):
         prepare_digit(tmp_path / "large.png")
 
 
@@ -146,16 +146,16 @@ BAD_PICTURES = {
     "noise": (np.random.default_rng(0).random((200, 200)), "blank|marks"),
     "transparent": (Image.new("RGBA", (50, 50)), "blank"),
     "only a shadow": (np.tile(np.linspace(0.5, 1, 200), (150, 1)), "blank"),
-    "no pixels": (np.zeros((0, 20)), "whole"),
+    "no pixels": (np.zeros((0, 20)), "complete picture"),
     "NaN": (np.full((28, 28), np.nan), "NaN"),
     "infinity": (np.full((28, 28), np.inf), "infinity"),
-    "None": (None, "whole"),
-    "a list": ([[0, 1]], "whole"),
-    "flat": (np.zeros(784), "whole"),
-    "a batch": (np.zeros((1, 28, 28, 1)), "whole"),
-    "five channels": (np.zeros((28, 28, 5)), "whole"),
-    "texts": (np.array([["a"]]), "whole"),
-    "other bytes": (b"seven", "whole"),
+    "None": (None, "complete picture"),
+    "a list": ([[0, 1]], "complete picture"),
+    "flat": (np.zeros(784), "complete picture"),
+    "a batch": (np.zeros((1, 28, 28, 1)), "complete picture"),
+    "five channels": (np.zeros((28, 28, 5)), "complete picture"),
+    "texts": (np.array([["a"]]), "complete picture"),
+    "other bytes": (b"seven", "complete picture"),
     "a data address": ("data:image/png;base64," + 9999 * "A", "address"),
     "a web address": ("https://example.org/7.png", "address"),
 }

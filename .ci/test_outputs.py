@@ -150,10 +150,10 @@ NETWORKS = {
     "R3 CNN 32, 64, 64": "121,994",
     "R4a dense 128, dropout": "101,770",
     "R4b CNN 32, 64, dropout": "121,930",
-    "R5 residual": None,
-    "the course's CNN": "824,458",
-    "the course's blocks, all": "390,410",
-    "final": None,
+    "R5 residual, all": None,
+    "course, two blocks": "824,458",
+    "course, three blocks, all": "390,410",
+    "final, all": None,
 }
 
 
@@ -183,8 +183,12 @@ def test_impact_follows_from_the_comparison(committed):
     assert len(rows) == len(names["STEPS"])
     for (step, before, after), row in zip(names["STEPS"], rows):
         assert row[0] == step
-        assert row[2] == f"{comparison[before][3]} → {comparison[after][3]}"
-        assert (row[-1] == "yes") == (float(row[-2]) < 0.05)
+        was, now = int(comparison[before][3]), int(comparison[after][3])
+        assert row[1] == f"{was} → {now}"
+        verdict = "undecided"
+        if float(row[5]) < 0.05:
+            verdict = "better" if now < was else "worse"
+        assert row[4] == verdict
 
 
 @pytest.fixture(scope="module")
@@ -241,6 +245,25 @@ def test_conclusion_counts_its_goals(committed):
     rows = rows_of(committed, "goals")
     met = [row[-1] for row in rows].count("yes")
     assert f"meets {met} of {len(rows)} goals" in shown(cell_of(committed, "goals"))
+
+
+def test_conclusion_names_each_missed_goal(committed):
+    text = shown(cell_of(committed, "goals"))
+    missed = [row[0] for row in rows_of(committed, "goals") if row[-1] == "no"]
+    assert re.findall(r"Missed: (.+), [\d.,]+%? ", text) == missed
+
+
+def test_conclusion_counts_parcels_as_section_12_does(committed):
+    alone, helped = rows_of(committed, "refusal")[:2]
+    text = shown(cell_of(committed, "goals"))
+    assert f"Alone, it would send {alone[5]} parcels" in text
+    assert f"If people read {helped[4]} parcels, {helped[5]} still" in text
+
+
+@pytest.mark.parametrize("a, b", [(3, 8), (4, 9)])
+def test_pairs_known_as_hard_are_always_shown(a, b, committed):
+    counts = rf"{a} read as {b}: \d+, {b} read as {a}: \d+"
+    assert re.search(counts, shown(cell_of(committed, "pairs")))
 
 
 @pytest.fixture(scope="module")

@@ -137,6 +137,7 @@ SETTINGS = {
     "rotation": r"rotation_range=(\d+)",
     "shift": r"width_shift_range=([\d.]+)",
     "zoom": r"zoom_range=([\d.]+)",
+    "slant": r"shear_range=([\d.]+)",
 }
 
 

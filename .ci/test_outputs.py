@@ -191,6 +191,20 @@ def test_impact_follows_from_the_comparison(committed):
         assert row[4] == verdict
 
 
+def test_each_step_is_named_under_its_verdict(committed):
+    cell = cell_of(committed, "steps")
+    names = {}
+    exec(cell.source.split("\n\n\n")[0], names)
+    column = {"on test digits": 4, "on bad scans": 6, "on Turkish digits": 7}
+    expected = {"better": [], "undecided": [], "worse": []}
+    for row in rows_of(committed, "steps"):
+        yardstick = names["MEANT_FOR"].get(row[0], "on test digits")
+        expected[row[column[yardstick]]].append(row[0])
+    for verdict, steps in expected.items():
+        line = f"{verdict} where it is meant to help: {'; '.join(steps) or 'none'}"
+        assert line in shown(cell)
+
+
 @pytest.fixture(scope="module")
 def confidence_on_test(model, x_test, y_test):
     """The confidence in each test digit, (10000,), and whether it is read correctly."""
@@ -258,6 +272,16 @@ def test_conclusion_counts_parcels_as_section_12_does(committed):
     text = shown(cell_of(committed, "goals"))
     assert f"Alone, it would send {alone[5]} parcels" in text
     assert f"If people read {helped[4]} parcels, {helped[5]} still" in text
+
+
+def test_stricter_target_is_weighed(committed):
+    text = shown(cell_of(committed, "refusal"))
+    rows = rows_of(committed, "refusal")
+    for target, before, after in (("0.10%", *rows[:2]), ("0.05%", *rows[1:])):
+        people = int(after[4].replace(",", "")) - int(before[4].replace(",", ""))
+        astray = int(before[5].replace(",", "")) - int(after[5].replace(",", ""))
+        expected = f"people read {people:,} more parcels, and {astray:,} fewer"
+        assert f"target {target}: {expected}" in text
 
 
 @pytest.mark.parametrize("a, b", [(3, 8), (4, 9)])

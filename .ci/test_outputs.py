@@ -194,7 +194,7 @@ def test_impact_follows_from_the_comparison(committed):
 def test_each_step_is_named_under_its_verdict(committed):
     cell = cell_of(committed, "steps")
     names = {}
-    exec(cell.source.split("\n\n\n")[0], names)
+    exec(cell.source.split("\n\n\ndef ")[0], names)
     column = {"on test digits": 4, "on bad scans": 6, "on Turkish digits": 7}
     expected = {"better": [], "undecided": [], "worse": []}
     for row in rows_of(committed, "steps"):

@@ -150,8 +150,9 @@ NETWORKS = {
     "R3 CNN 32, 64, 64": "121,994",
     "R4a dense 128, dropout": "101,770",
     "R4b CNN 32, 64, dropout": "121,930",
-    "R5 residual, all": None,
+    "R5 residual": "310,762",
     "course, two blocks": "824,458",
+    "course, three blocks": "390,410",
     "course, three blocks, all": "390,410",
     "final, all": None,
 }

@@ -39,7 +39,7 @@ def notebook(committed, mnist_arrays):
 
 
 def test_no_image_is_in_two_parts(notebook):
-    both = np.concatenate([notebook["train_rows"], notebook["val_rows"]])
+    both = np.concatenate([notebook["used_rows"], notebook["val_rows"]])
     np.testing.assert_array_equal(np.sort(both), np.arange(60_000))
 
 

@@ -83,7 +83,7 @@ def test_strokes_are_added_to_1s_and_9s_only(notebook):
 
 
 @pytest.mark.parametrize("name, digit", [("add_upstroke", 1), ("add_hook", 9)])
-def test_stroke_adds_ink_on_the_left(name, digit, notebook):
+def test_stroke_adds_ink(name, digit, notebook):
     rng = np.random.default_rng(0)
     images = notebook["X_val"][notebook["y_val"] == digit][:100]
     longer = [notebook[name](image, rng) for image in images]
@@ -91,6 +91,26 @@ def test_stroke_adds_ink_on_the_left(name, digit, notebook):
     assert 0 <= np.min(longer) and np.max(longer) <= 1
     gained = (np.array(longer) > 0.5).sum() - (images > 0.5).sum()
     assert gained > 10 * len(images), "about ten pixels of ink a digit or more"
+
+
+def middle_column(images):
+    """The mean column of the ink in images (n, h, 28, 1)."""
+    ink_of_column = images.sum(axis=(0, 1, 3))
+    return np.average(np.arange(28), weights=ink_of_column)
+
+
+@pytest.mark.parametrize(
+    "name, digit, rows",
+    [("add_upstroke", 1, slice(14)), ("add_hook", 9, slice(14, 28))],
+    ids=["1, upper half", "9, lower half"],
+)
+def test_stroke_leads_to_the_left(name, digit, rows, notebook):
+    rng = np.random.default_rng(0)
+    images = notebook["X_val"][notebook["y_val"] == digit][:100]
+    longer = np.array([notebook[name](image, rng) for image in images])
+    before = middle_column(images[:, rows]) - middle_column(images)
+    after = middle_column(longer[:, rows]) - middle_column(longer)
+    assert after < before - 0.5, "half a pixel or more further to the left"
 
 
 def test_line_is_as_wide_as_the_pen_and_has_round_ends(notebook):

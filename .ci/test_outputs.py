@@ -206,6 +206,14 @@ def test_each_step_is_named_under_its_verdict(committed):
         assert line in shown(cell)
 
 
+def test_full_training_names_the_published_run(committed):
+    text = cell_of(committed, "full-training-md").source
+    stated = re.search(r"^\| final \| all \| [\d,]+ \| (\d+) \|", text, re.M)[1]
+    row = next(row for row in rows_of(committed, "parts") if row[0] == "validation")
+    errors = round(6000 * (1 - float(row[2])))
+    assert int(stated) == errors, "section 9.4: update the last row"
+
+
 @pytest.fixture(scope="module")
 def confidence_on_test(model, x_test, y_test):
     """The confidence in each test digit, (10000,), and whether it is read correctly."""
@@ -224,6 +232,23 @@ def test_thresholds_leave_what_they_say(number, target, committed, confidence_on
     assert (confidence >= high).sum() <= accepted <= (confidence >= low).sum()
     wrong = confidence[~right]
     assert (wrong >= high).sum() <= errors <= (wrong >= low).sum()
+
+
+def test_threshold_is_tried_on_every_kind_of_scan(committed, conditions):
+    names = {row[0] for row in rows_of(committed, "threshold-scans")}
+    assert names == set(conditions) - {"mean"} | {"clean", "digits from Turkey"}
+
+
+def test_threshold_on_clean_digits_measured_again(committed, confidence_on_test):
+    row = next(
+        row for row in rows_of(committed, "threshold-scans") if row[0] == "clean"
+    )
+    threshold = float(rows_of(committed, "refusal")[1][1])
+    confidence, right = [values[:2000] for values in confidence_on_test]
+    accepted = confidence >= threshold
+    refused, misread = [float(value.rstrip("%")) for value in row[1:]]
+    assert abs(refused - 100 * (~accepted).mean()) <= 0.11
+    assert abs(misread - 100 * (~right[accepted]).mean()) <= 0.011
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])

@@ -87,7 +87,8 @@ def test_accuracy_of_the_part(part, committed):
 
 def test_every_number_of_the_results_is_in_the_run(committed):
     texts = [shown(cell) for cell in code_cells(committed)]
-    texts.append(cell_of(committed, "seeds-md").source)
+    for name in ("seeds-md", "full-training-md"):
+        texts.append(cell_of(committed, name).source)
     for name in TABLES:
         for row in rows_of(committed, name):
             texts.append(" ".join(row))

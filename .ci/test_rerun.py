@@ -103,6 +103,7 @@ QUICK_ROWS = [
     "final, no augmentation",
     "final, moves, bends",
     "final, moves, bends, scans",
+    "final, all",
 ]
 
 

@@ -163,6 +163,21 @@ def test_add_faults_leaves_most_images_alone(notebook):
     np.testing.assert_array_equal(images, before)
 
 
+def test_scan_keeps_its_images_from_a_fault_that_changes_them(committed, notebook):
+    names = dict(notebook)
+    exec(tagged(committed, "faults"), names)
+
+    def add_fold(images, row):  # as a student may write it in exercise 5
+        images[:, row] = 0.5
+        return images
+
+    names["CONDITIONS"]["fold"] = (add_fold, 14)
+    images = notebook["X_val"][:10].copy()
+    scanned = names["scan"](images, "fold")
+    assert (scanned[:, 14] == 0.5).all()
+    np.testing.assert_array_equal(images, notebook["X_val"][:10])
+
+
 MOVES = {"theta": 12, "tx": 2, "ty": -2, "shear": 12, "zx": 1.15, "zy": 0.85}
 NO_MOVE = {"theta": 0, "tx": 0, "ty": 0, "shear": 0, "zx": 1, "zy": 1}
 

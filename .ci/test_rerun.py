@@ -173,10 +173,14 @@ def contents(folder):
 def test_part_of_the_images_leaves_the_saved_model_alone(committed, scratch):
     before = contents(scratch)
     nb = small_and_quick(committed)
+    # as in a kernel that used the saved model before
+    insert_before(nb, "train", "model_is_saved = True")
     nb.cells = nb.cells[: nb.cells.index(cell_of(nb, "needle-md"))]
+    nb.cells.append(nbformat.v4.new_code_cell("print(model_is_saved)"))
     run(nb, scratch)
     assert contents(scratch) == before
     assert "is unchanged" in shown(cell_of(nb, "save"))
+    assert shown(nb.cells[-1]).strip() == "False", "section 14 would save its file"
 
 
 @pytest.fixture(scope="module")

@@ -30,9 +30,6 @@ from submission import (
 
 SHOW_TIMES = {
     "train",
-    "comparison",
-    "comparison-chart",
-    "steps",
     "clock",
     "speed-table",
     "goals",

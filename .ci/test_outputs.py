@@ -169,7 +169,8 @@ def test_comparison_has_the_network(name, committed):
 def test_comparison_shows_possible_values(committed):
     rows = rows_of(committed, "comparison")
     assert len(rows) >= 15
-    for name, _, errors, scans, turkish in rows:
+    for name, _, errors, share, scans, turkish in rows:
+        assert share == f"{1 - int(errors) / 10_000:.2%}", name
         assert int(errors) < (1000 if "dense" in name else 400), name
         assert 30 < float(scans.rstrip("%")) < 100, name
         assert 50 < float(turkish.rstrip("%")) < 100, name

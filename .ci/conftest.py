@@ -12,6 +12,7 @@ import pytest
 from submission import MODEL, NOTEBOOK, REPO, tagged
 from PIL import Image, ImageOps
 from scipy import ndimage
+from scipy.spatial import ConvexHull
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -72,6 +73,7 @@ def prepare_digit(committed):
         Image=Image,
         ImageOps=ImageOps,
         ndimage=ndimage,
+        ConvexHull=ConvexHull,
     )
     exec(tagged(committed, "prepare"), names)
     return names["prepare_digit"]

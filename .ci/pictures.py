@@ -15,7 +15,7 @@ WHITE, CREAM, YELLOW = (1, 1, 1), (0.97, 0.95, 0.88), (0.99, 0.93, 0.62)
 BLACK, BLUE, RED = (0.08, 0.08, 0.1), (0.1, 0.16, 0.55), (0.75, 0.1, 0.12)
 BLACKBOARD, CHALK = (0.12, 0.18, 0.15), (0.92, 0.92, 0.88)
 EXIF_ORIENTATION = 0x0112
-REFUSAL = re.compile("blank|several|two digits|complete picture")
+REFUSAL = re.compile("blank|several|two digits")
 
 
 def written(image, rng, side=None, level=None):
@@ -118,6 +118,46 @@ def small(image, rng):
     """A digit of 8 to 35 pixels a side, white on black."""
     side = int(rng.integers(8, 36))
     return Image.fromarray(image).crop((4, 4, 24, 24)).resize((side, side))
+
+
+def on_disc(image, rng):
+    """A light digit on a dark disc, or a dark one on a pale disc, on other paper."""
+    side = 240
+    diameter = int(rng.uniform(0.65, 0.95) * side)
+    ink = centred(written(image, rng, side=int(diameter * rng.uniform(0.45, 0.8))), side)
+    mask = Image.new("L", (side, side))
+    edge = (side - diameter) // 2
+    ImageDraw.Draw(mask).ellipse([edge, edge, side - edge, side - edge], fill=255)
+    disc = np.asarray(mask)[..., np.newaxis] / 255
+    color, pen = [(rng.uniform(0.05, 0.5, 3), WHITE), (YELLOW, BLACK)][rng.integers(2)]
+    paper = [WHITE, CREAM, (0.6, 0.6, 0.6)][rng.integers(3)]
+    return picture(colored(ink, disc * color + (1 - disc) * paper, pen))
+
+
+def in_ring(image, rng):
+    """A digit with a ring drawn round it, not quite closed."""
+    side = 240
+    ink = centred(written(image, rng, side=int(side * rng.uniform(0.35, 0.6))), side)
+    ring = Image.new("L", (side, side))
+    box = [8, 8, side - 8, side - int(rng.integers(8, 30))]
+    width = int(rng.integers(3, 10))
+    ImageDraw.Draw(ring).arc(box, 20, 375, fill=255, width=width)
+    return picture(colored(np.maximum(ink, np.asarray(ring) / 255), *any_colors(rng)))
+
+
+def centred(ink, side):
+    """Ink in the middle of a square of this side."""
+    rows, columns = side - len(ink), side - ink.shape[1]
+    above, left = rows // 2, columns // 2
+    return np.pad(ink, ((above, rows - above), (left, columns - left)))
+
+
+def letter(text, rng):
+    """A printed letter or sign."""
+    image = Image.new("L", (240, 240), 250)
+    size = int(rng.integers(90, 160))
+    ImageDraw.Draw(image).text((120, 120), text, fill=20, font_size=size, anchor="mm")
+    return image
 
 
 def pair(images, rng, gap):

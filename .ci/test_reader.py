@@ -1,6 +1,8 @@
 """prepare_digit and read_digit: what is read and what is refused."""
 
 import io
+import re
+from typing import NamedTuple
 
 import numpy as np
 import pictures
@@ -123,9 +125,51 @@ def test_arrays_of_any_range_and_depth_give_the_same(prepare_digit, a_page):
         ), f"{source.shape}, up to {source.max()}, gives another result"
 
 
+ANY_RANGE = {
+    "0 to 1": lambda levels: levels,
+    "0 to 16": lambda levels: np.round(16 * levels),
+    "0 to 255": lambda levels: 255 * levels,
+    "bytes": lambda levels: (255 * levels).astype(np.uint8),
+    "bytes of 0 and 1": lambda levels: (levels > 0.5).astype(np.uint8),
+    "true and false": lambda levels: levels > 0.5,
+    "divided twice": lambda levels: (levels / 255).astype(np.float32),
+    "signed bytes": lambda levels: (255 * levels - 128).astype(np.int8),
+    "minus 1 to 1": lambda levels: 2 * levels - 1,
+    "a list": lambda levels: levels.tolist(),
+    "one channel": lambda levels: levels[..., np.newaxis],
+}
+
+
+@pytest.mark.parametrize("kind", ANY_RANGE)
+def test_arrays_of_any_range_are_read(kind, prepare_digit, mnist_arrays, model):
+    right = 0
+    for i in range(30):
+        source = ANY_RANGE[kind](mnist_arrays["x_test"][i] / 255)
+        answer = pictures.read(source, prepare_digit, model)
+        right += answer == mnist_arrays["y_test"][i]
+    assert right >= 29, f"{right} of 30 arrays ({kind}) are read"
+
+
+def test_tensors_are_read(prepare_digit, mnist_arrays):
+    import tensorflow as tf
+
+    image = mnist_arrays["x_test"][0]
+    from_tensor = prepare_digit(tf.constant(image))
+    np.testing.assert_array_equal(from_tensor, prepare_digit(image))
+
+
 def test_missing_file(prepare_digit, tmp_path):
-    with pytest.raises(FileNotFoundError, match="correct the path"):
+    with pytest.raises(FileNotFoundError, match="correct the path") as error:
         prepare_digit(tmp_path / "missing.png")
+    assert tmp_path.name in str(error.value), "name the folder that was searched"
+
+
+def test_home_folder_and_quotation_marks(prepare_digit, a_file, monkeypatch):
+    monkeypatch.setenv("HOME", str(a_file.parent))
+    monkeypatch.setenv("USERPROFILE", str(a_file.parent))
+    wanted = prepare_digit(a_file)
+    for path in (f"~/{a_file.name}", f'"{a_file}"', f" '{a_file}' "):
+        np.testing.assert_array_equal(prepare_digit(path), wanted)
 
 
 def test_file_that_is_cut_off(prepare_digit, a_file):
@@ -136,8 +180,23 @@ def test_file_that_is_cut_off(prepare_digit, a_file):
 
 def test_file_that_is_too_large(prepare_digit, tmp_path):
     Image.new("1", (20_000, 20_000)).save(tmp_path / "large.png")
-    with pytest.raises(ValueError, match="complete picture"):
+    with pytest.raises(ValueError, match="exceeds limit"):
         prepare_digit(tmp_path / "large.png")
+
+
+def test_unknown_format(prepare_digit, tmp_path):
+    (tmp_path / "photo.heic").write_bytes(b"no format that Pillow knows")
+    with pytest.raises(ValueError, match="save one photo as JPEG or PNG"):
+        prepare_digit(tmp_path / "photo.heic")
+
+
+@pytest.mark.parametrize("kind", ["GIF", "TIFF"])
+def test_several_pictures_in_a_file(kind, prepare_digit, a_page):
+    pages = [pictures.picture(a_page), pictures.picture(1 - a_page)]
+    file = io.BytesIO()
+    pages[0].save(file, kind, save_all=True, append_images=pages[1:])
+    with pytest.raises(ValueError, match="holds 2 pictures"):
+        prepare_digit(file)
 
 
 BAD_PICTURES = {
@@ -147,12 +206,14 @@ BAD_PICTURES = {
     "transparent": (Image.new("RGBA", (50, 50)), "blank"),
     "only a shadow": (np.tile(np.linspace(0.5, 1, 200), (150, 1)), "blank"),
     "no pixels": (np.zeros((0, 20)), "complete picture"),
-    "NaN": (np.full((28, 28), np.nan), "NaN"),
-    "infinity": (np.full((28, 28), np.inf), "infinity"),
+    "NaN": (np.full((28, 28), np.nan), "run from nan to nan"),
+    "infinity": (np.full((28, 28), np.inf), "run from inf to inf"),
+    "one value": (np.full((28, 28), 7), "run from 7 to 7"),
     "None": (None, "complete picture"),
-    "a list": ([[0, 1]], "complete picture"),
+    "a short list": ([[0, 1]], "blank"),
     "flat": (np.zeros(784), "complete picture"),
-    "a batch": (np.zeros((1, 28, 28, 1)), "complete picture"),
+    "a batch": (np.zeros((1, 28, 28, 1)), "one picture at a time"),
+    "a batch without channels": (np.zeros((9, 28, 28)), "one picture at a time"),
     "five channels": (np.zeros((28, 28, 5)), "complete picture"),
     "texts": (np.array([["a"]]), "complete picture"),
     "other bytes": (b"seven", "complete picture"),
@@ -176,13 +237,75 @@ def test_refusals_are_short_and_say_what_to_do(kind, prepare_digit):
     assert len(str(error.value)) < 400
 
 
-@pytest.mark.parametrize("threshold, ask", [(0.9, False), (1.1, True)])
-def test_read_digit(threshold, ask, committed, prepare_digit, a_page, model):
+@pytest.fixture(scope="module")
+def read_digit(committed, prepare_digit, model, mnist_arrays):
+    """read_digit, with a tenth of the training images and a fixed threshold."""
+    images = mnist_arrays["x_train"][..., np.newaxis].astype("float32") / 255
     names = dict(
-        np=np, model=model, prepare_digit=prepare_digit, THRESHOLDS={0.001: threshold}
+        np=np,
+        ndimage=ndimage,
+        NamedTuple=NamedTuple,
+        model=model,
+        prepare_digit=prepare_digit,
+        X_train=images[:54_000],
+        y_train=mnist_arrays["y_train"][:54_000],
+        X_val=images[54_000:],
+        y_val=mnist_arrays["y_train"][54_000:],
+        THRESHOLDS={0.001: 0.93},
     )
     exec(tagged(committed, "read"), names)
-    digit, confidence, person = names["read_digit"](1 - a_page)
-    assert digit == 7
-    assert 0.99 < confidence <= 1
-    assert person is ask
+    return names["read_digit"]
+
+
+def test_reading_has_named_fields(read_digit, a_page):
+    reading = read_digit(1 - a_page)
+    assert reading.digit == 7
+    assert 0.99 < reading.confidence <= 1
+    assert reading.ask_a_person is False
+
+
+def test_reading_is_printed_as_a_sentence(read_digit, a_page):
+    sentence = r"This is a 7 \(confidence (99\.\d|100\.0)%\)\."
+    assert re.fullmatch(sentence, str(read_digit(1 - a_page)))
+
+
+def test_doubt_is_part_of_the_sentence(read_digit):
+    reading = type(read_digit(np.eye(28)))(4, 0.6, True)
+    assert str(reading).endswith("a person should look at it.")
+
+
+def confidently_wrong(source, wanted, read_digit):
+    """Whether a picture is read wrongly, without a person being asked."""
+    try:
+        digit, _, ask_a_person = read_digit(source)
+    except ValueError:
+        return False
+    return digit != wanted and not ask_a_person
+
+
+@pytest.mark.parametrize("kind", [pictures.on_disc, pictures.in_ring, pictures.photo])
+def test_digits_are_not_confidently_misread(kind, read_digit, mnist_arrays):
+    wrong = 0
+    for i in range(60):
+        source = kind(mnist_arrays["x_test"][i], np.random.default_rng([1, i]))
+        wrong += confidently_wrong(source, mnist_arrays["y_test"][i], read_digit)
+    assert wrong <= 4, f"{wrong} of 60 are misread without doubt"
+
+
+@pytest.mark.parametrize("kind", [pictures.on_disc, pictures.in_ring])
+def test_digits_on_discs_and_in_rings_are_read(kind, prepare_digit, mnist_arrays, model):
+    right = 0
+    for i in range(60):
+        source = kind(mnist_arrays["x_test"][i], np.random.default_rng([1, i]))
+        answer = pictures.read(source, prepare_digit, model)
+        right += answer == mnist_arrays["y_test"][i]
+    assert right >= 54, f"{right} of 60 are read"
+
+
+def test_most_letters_are_refused_or_doubtful(read_digit):
+    letters = "ABCDEFGHJKLMNPQRSTUVWXYZ?&"
+    wrong = 0
+    for i, text in enumerate(3 * letters):
+        source = pictures.letter(text, np.random.default_rng(i))
+        wrong += confidently_wrong(source, None, read_digit)
+    assert wrong <= 27, f"{wrong} of {3 * len(letters)} letters are read without doubt"

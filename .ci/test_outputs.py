@@ -330,6 +330,21 @@ def test_pairs_known_as_hard_are_always_shown(a, b, committed):
     assert re.search(counts, shown(cell_of(committed, "pairs")))
 
 
+def test_reader_is_used_before_it_is_explained(committed):
+    sentence = r"The digit is \d \(confidence [\d.]+%\)(: a person should look at it)?\."
+    assert re.search(sentence, shown(cell_of(committed, "use")))
+    ids = [cell.id for cell in committed.cells]
+    assert ids.index("use") < ids.index("kinds") < ids.index("five-steps")
+
+
+def test_each_rule_of_the_reader_saves_pictures(committed):
+    rows = rows_of(committed, "rules")
+    assert len(rows) >= 10
+    for rule, pictures_of, handled, without in rows:
+        saved = int(handled) - int(without)
+        assert saved >= 2, f"{rule} saves {saved} of 100 pictures ({pictures_of})"
+
+
 @pytest.fixture(scope="module")
 def seeds(committed):
     """The table of the five seeds: {seed or "mean": percentages}."""

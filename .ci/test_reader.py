@@ -265,7 +265,7 @@ def test_reading_has_named_fields(read_digit, a_page):
 
 
 def test_reading_is_printed_as_a_sentence(read_digit, a_page):
-    sentence = r"This is a 7 \(confidence (99\.\d|100\.0)%\)\."
+    sentence = r"The digit is 7 \(confidence (99\.\d|100\.0)%\)\."
     assert re.fullmatch(sentence, str(read_digit(1 - a_page)))
 
 

@@ -124,7 +124,8 @@ def on_disc(image, rng):
     """A light digit on a dark disc, or a dark one on a pale disc, on other paper."""
     side = 240
     diameter = int(rng.uniform(0.65, 0.95) * side)
-    ink = centred(written(image, rng, side=int(diameter * rng.uniform(0.45, 0.8))), side)
+    size = int(diameter * rng.uniform(0.45, 0.8))
+    ink = centred(written(image, rng, side=size), side)
     mask = Image.new("L", (side, side))
     edge = (side - diameter) // 2
     ImageDraw.Draw(mask).ellipse([edge, edge, side - edge, side - edge], fill=255)

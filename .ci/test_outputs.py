@@ -331,7 +331,7 @@ def test_pairs_known_as_hard_are_always_shown(a, b, committed):
 
 
 def test_reader_is_used_before_it_is_explained(committed):
-    sentence = r"The digit is \d \(confidence [\d.]+%\)(: a person should look at it)?\."
+    sentence = r"The digit is \d \(confidence [\d.]+%\)"
     assert re.search(sentence, shown(cell_of(committed, "use")))
     ids = [cell.id for cell in committed.cells]
     assert ids.index("use") < ids.index("kinds") < ids.index("five-steps")

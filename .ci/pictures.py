@@ -8,14 +8,14 @@ import io
 import re
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 from scipy import ndimage
 
 WHITE, CREAM, YELLOW = (1, 1, 1), (0.97, 0.95, 0.88), (0.99, 0.93, 0.62)
 BLACK, BLUE, RED = (0.08, 0.08, 0.1), (0.1, 0.16, 0.55), (0.75, 0.1, 0.12)
 BLACKBOARD, CHALK = (0.12, 0.18, 0.15), (0.92, 0.92, 0.88)
 EXIF_ORIENTATION = 0x0112
-REFUSAL = re.compile("blank|several|two digits")
+REFUSAL = re.compile("blank|several|two digits|no pen strokes")
 
 
 def written(image, rng, side=None, level=None):
@@ -135,15 +135,49 @@ def on_disc(image, rng):
     return picture(colored(ink, disc * color + (1 - disc) * paper, pen))
 
 
-def in_ring(image, rng):
-    """A digit with a ring drawn round it, not quite closed."""
+def in_ring(image, rng, share=(0.35, 0.6), off=0):
+    """A digit with a ring drawn round it, not quite closed.
+
+    share: the least and largest size of the digit in pictures; off: its distance from
+    the middle in pixels.
+    """
     side = 240
-    ink = centred(written(image, rng, side=int(side * rng.uniform(0.35, 0.6))), side)
+    ink = centred(written(image, rng, side=int(side * rng.uniform(*share))), side)
+    angle = rng.uniform(0, 2 * np.pi)
+    ink = np.roll(ink, (int(off * np.sin(angle)), int(off * np.cos(angle))), (0, 1))
     ring = Image.new("L", (side, side))
     box = [8, 8, side - 8, side - int(rng.integers(8, 30))]
     width = int(rng.integers(3, 10))
     ImageDraw.Draw(ring).arc(box, 20, 375, fill=255, width=width)
     return picture(colored(np.maximum(ink, np.asarray(ring) / 255), *any_colors(rng)))
+
+
+def off_in_ring(image, rng):
+    """A digit in a ring, far from its middle."""
+    return in_ring(image, rng, share=(0.25, 0.4), off=40)
+
+
+def tiny_in_ring(image, rng):
+    """A digit in a ring that is much larger."""
+    return in_ring(image, rng, share=(0.15, 0.2))
+
+
+def small_in_ring(image, rng):
+    """A digit in a ring, in a picture of 32 to 39 pixels a side."""
+    side = int(rng.integers(32, 40))
+    return in_ring(image, rng).resize((side, side))
+
+
+def on_small_disc(image, rng):
+    """A digit on a disc that is small on its page."""
+    return ImageOps.expand(on_disc(image, rng).convert("L"), 200, fill=245)
+
+
+def dot():
+    """A dark disc on a white page."""
+    page = Image.new("L", (200, 200), 255)
+    ImageDraw.Draw(page).ellipse([60, 60, 140, 140], fill=0)
+    return page
 
 
 def centred(ink, side):

@@ -1,13 +1,19 @@
 """What the tests share: the committed notebook, MNIST, the model and the reader."""
 
 import contextlib
+import gzip
+import hashlib
 import io
 import os
+import re
 import shutil
 import socket
+import zipfile
+from pathlib import Path
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from submission import MODEL, NOTEBOOK, REPO, tagged
 from PIL import Image, ImageOps
@@ -17,11 +23,29 @@ from scipy.spatial import ConvexHull
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
-def load_mnist_of(nb, mnist):
-    """The notebook's load_mnist, with `mnist` in the place of Keras' own module."""
-    names = dict(contextlib=contextlib, io=io, os=os, np=np, socket=socket, mnist=mnist)
-    exec(tagged(nb, "loader"), names)
-    return names["load_mnist"]
+def loader_of(nb, mnist, kaggle="/kaggle/input"):
+    """What the notebook's loader defines: {name: function}.
+
+    mnist: takes the place of Keras' own module; kaggle: of Kaggle's folder.
+    """
+    names = dict(
+        contextlib=contextlib,
+        gzip=gzip,
+        hashlib=hashlib,
+        io=io,
+        os=os,
+        re=re,
+        socket=socket,
+        zipfile=zipfile,
+        Path=Path,
+        np=np,
+        pd=pd,
+        mnist=mnist,
+    )
+    source = tagged(nb, "loader")
+    assert '"/kaggle/input"' in source
+    exec(source.replace('"/kaggle/input"', repr(str(kaggle))), names)
+    return names
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +59,9 @@ def mnist_npz(committed, tmp_path_factory):
     from tensorflow.keras.datasets import mnist
 
     with contextlib.chdir(REPO):
-        (x_train, y_train), (x_test, y_test) = load_mnist_of(committed, mnist)()
+        (x_train, y_train), (x_test, y_test) = loader_of(committed, mnist)[
+            "load_mnist"
+        ]()
     path = tmp_path_factory.mktemp("data") / "mnist.npz"
     np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
     return path
@@ -86,4 +112,5 @@ def scratch(tmp_path, mnist_npz, monkeypatch):
     leftovers = shutil.ignore_patterns("checkpoints", ".ipynb_checkpoints")
     for folder in ("notebooks", "figures", "models"):
         shutil.copytree(REPO / folder, tmp_path / folder, ignore=leftovers)
+    shutil.copy(REPO / "requirements.txt", tmp_path)
     return tmp_path

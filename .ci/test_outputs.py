@@ -67,6 +67,17 @@ def test_figures_are_in_the_notebook(committed):
     assert images >= len(FIGURES)
 
 
+def test_tables_are_complete_as_plain_text(committed):
+    """LaTeX and terminals show text/plain in the place of text/html."""
+    tables = 0
+    for cell in code_cells(committed):
+        for row in rows_of(committed, cell.id):
+            tables += 1
+            for value in row:
+                assert value in shown(cell), f"{cell.id}: {value} is not in the text"
+    assert tables > 50
+
+
 def in_few_pixels(image):
     """An image so small that another layout of the same figure hardly shows."""
     small = image.convert("L").resize((32, 24), Image.Resampling.BOX)

@@ -38,9 +38,10 @@ SHOW_TIMES = {
 
 @pytest.fixture(scope="module")
 def fresh_run(committed, mnist_npz, tmp_path_factory):
-    """The folder of a full run by the README's command; it held the notebook alone."""
+    """The folder of a full run by the README's command, without figures and models."""
     folder = tmp_path_factory.mktemp("fresh")
     (folder / "notebooks").mkdir()
+    shutil.copy(REPO / "requirements.txt", folder)
     nbformat.write(committed, folder / NOTEBOOK)
     jupyter = Path(sys.executable).parent / "jupyter"
     command = [jupyter, "nbconvert", "--to", "notebook", "--execute", "--inplace"]
@@ -115,7 +116,6 @@ def small_and_quick(committed):
     replace_in(nb, "run-row", "epochs=6", "epochs=1")
     few = "[row for row in ROWS if row[0] in {}]".format(QUICK_ROWS)
     replace_in(nb, "run-rows", "in ROWS", f"in {few}")
-    replace_in(nb, "steps", "in STEPS", "in [s for s in STEPS if s[0] == 'bad scans']")
     replace_in(nb, "rules", "[:100]", "[:2]")
     replace_in(nb, "clock", "range(15)", "range(1)")
     return nb
@@ -185,6 +185,7 @@ def without_training(committed, mnist_npz, tmp_path_factory):
     leftovers = shutil.ignore_patterns("checkpoints", ".ipynb_checkpoints")
     for name in ("notebooks", "figures", "models"):
         shutil.copytree(REPO / name, folder / name, ignore=leftovers)
+    shutil.copy(REPO / "requirements.txt", folder)
     nb = with_parameters(committed, RETRAIN=False, RUN_COMPARISON=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MNIST_NPZ", str(mnist_npz))
@@ -245,3 +246,15 @@ def test_interrupted_first_epoch_leaves_the_saved_model_alone(committed, scratch
         "KeyboardInterrupt"
     ]
     assert (scratch / MODEL).read_bytes() == before
+
+
+def test_a_loss_that_is_no_number_ends_the_training(committed, scratch):
+    before = contents(scratch)
+    nb = with_parameters(committed, TRAINING_IMAGES=1280)
+    insert_before(nb, "train", "Y_train = Y_train * np.nan")
+    nb.cells = nb.cells[: nb.cells.index(cell_of(nb, "train")) + 1]
+    run(nb, scratch, allow_errors=True)
+    (error,) = [o for o in nb.cells[-1].outputs if o.output_type == "error"]
+    assert "The loss is no longer a number" in error.evalue
+    assert "Epoch 2/" not in shown(nb.cells[-1])
+    assert contents(scratch) == before

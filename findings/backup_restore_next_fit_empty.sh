@@ -3,11 +3,11 @@
 # fit() go on after an interruption. To do so it writes the epoch to resume from
 # into the model, and nothing ever takes it out again, not even the end of training.
 # Every later fit() of the same model object therefore starts at that epoch, although
-# the callback isn't passed any more. fit(epochs=3) of a model which was once resumed
+# the callback is no longer passed. fit(epochs=3) of a model that was once resumed
 # at epoch 3 trains nothing: no error, no warning, an empty history. Even an explicit
 # initial_epoch=0 is overruled, because the stored number wins.
 # This hits fine-tuning after a resumed run, where the weights just stay as they are.
-# One would expect the number to hold for the resumed fit() alone.
+# We would expect the number to hold for the resumed fit() alone.
 # Output seen: resumed epochs [3, 4], next fit [], with initial_epoch=0 [] as well.
 set -euo pipefail
 work="$(mktemp -d)"

@@ -3,11 +3,10 @@
 # tests whether the folder can be written to. A folder that is not there yet fails
 # this test too, so Keras drops it without a word and uses the shared /tmp/.keras.
 # The documentation describes cache_dir as the location of the cached files.
-# The worse part follows from it: two projects, each with a fresh cache_dir of its
-# own and an origin of its own, meet in that shared folder. The second one finds a
-# file of the same name there, downloads nothing, and is handed the first project's
-# data. One would expect the folder to be made, or at least an error.
-# The demonstration reads local files, and takes its own file away again at the end.
+# Worse, two projects, each with a new cache_dir and an origin of its own, then share
+# that folder. The second finds a file of the same name there, downloads nothing, and
+# gets the first project's data. We would expect the folder to be made, or an error.
+# The demonstration reads local files, and deletes its own file at the end.
 # Output seen: "project b was given: data of project a", and no cache folder made.
 set -euo pipefail
 work="$(mktemp -d)"

@@ -4,10 +4,10 @@
 # it removes whatever lies at the target. But the download had not begun to write:
 # what gets removed is the user's old file. One call without a network therefore
 # destroys a data set that was usable, and no copy is left.
-# It takes little: a dataset that was packed afresh, or the right SHA-256 typed in
-# capital letters (as some systems print it), since the comparison is by letter.
-# One would expect a failed download to leave the cache as it was, and hex digits
-# to count the same in either case. Here "origin" is a closed port on this computer.
+# This happens easily: the data set was packed again, or the right SHA-256 was typed
+# in capital letters (as some systems print it), for the comparison is case-sensitive.
+# We would expect a failed download to leave the cache as it was, and capital hex
+# digits to equal small ones. Here "origin" is a closed port on this computer.
 # Output seen: in both cases "URL fetch failure" and then "file left: False".
 set -euo pipefail
 work="$(mktemp -d)"

@@ -3,11 +3,11 @@
 # Keras 3 take the first monitored value as the best one without looking at it. If it
 # is NaN, no later value compares as better, so NaN stays "best" for good: training
 # stops although it improves, restore_best_weights brings back the first epoch, and
-# save_best_only never writes the better models. Nothing warns.
+# save_best_only never writes the better models. There is no warning.
 # A NaN in the first epoch is quite ordinary for a ratio. The precision below is 0/0
 # until the model gives its first positive answer; from then on it is a perfect 1.
-# One would expect NaN to lose against any number, as it did when the comparison
-# began at infinity, or a warning.
+# We would expect a warning, or NaN to lose to any number, as it did when the
+# comparison began at infinity.
 # Output seen: precision [nan, 1.0, 1.0], restored epoch 1, saved only epoch 1.
 set -euo pipefail
 work="$(mktemp -d)"

@@ -3,11 +3,11 @@
 # height_shift_range moves pictures sideways, and width_shift_range moves them up and
 # down. The random shift for the height is drawn as "tx", in units of the height; the
 # step that applies it takes tx as the horizontal direction. (Reported long ago, as
-# keras #17398 and tensorflow #82838, and still there.)
+# keras #17398 and tensorflow #82838, and still not fixed.)
 # With square pictures and equal ranges nobody can tell. With tall or wide pictures
 # the units are wrong as well: a fifth of the height may be most of the width, so
-# that the object leaves the picture. One would expect what the names say, and what
-# the units say: vertical moves by a part of the height, sideways by one of the width.
+# that the object leaves the picture. We would expect what the names say: vertical
+# moves by a fraction of the height, and horizontal ones by a fraction of the width.
 # Output seen on a 40 x 10 picture for height_shift_range: rows move by 0.0 pixels,
 # columns by up to 5, and the dot vanished from 20 of 60 pictures.
 set -euo pipefail

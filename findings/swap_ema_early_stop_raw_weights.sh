@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # TensorFlow 2.21.0, Keras 3.15.1, Python 3.11. An optimizer with use_ema=True keeps
 # moving averages of the weights, and fit() leaves these averages in the model. With
-# SwapEMAWeights(swap_on_epoch=True) the model holds them after each epoch already.
+# SwapEMAWeights(swap_on_epoch=True) the model already holds them after each epoch.
 # The callback prepares for the end of fit() only in the epoch numbered epochs - 1.
 # If EarlyStopping (or anything else) ends the training sooner, this step is left
-# out: averages and last weights are still exchanged when fit() copies "the averages"
-# into the model, and what it copies are the raw weights of the last step.
-# The same two epochs thus give different models, depending on the epochs asked for.
-# One would expect averaged weights from both, for averaging is what was asked for.
+# out: the averages and the last weights are still swapped when fit() copies "the
+# averages" into the model, and what it copies are the raw weights of the last step.
+# So the same two epochs give different models, depending on the value of epochs.
+# We would expect averaged weights from both.
 # Output seen: planned end: 0.0000 away from the averages; early stop: 0.44 away.
 set -euo pipefail
 work="$(mktemp -d)"

@@ -233,7 +233,7 @@ def test_full_training_names_the_published_run(committed):
 
 def test_section_5_says_what_augmentation_brings(committed):
     text = cell_of(committed, "train-md").source
-    stated = re.search(r"misread (\d+) of .+ moves (\d+), .+ section (\d+) \(", text)
+    stated = re.search(r"misread (\d+) of .+ misread (\d+), .+ only (\d+) \(", text)
     assert [int(number) for number in stated.groups()] == [
         errors_after_full_training(committed, kind) for kind in ("none", "moves", "all")
     ]

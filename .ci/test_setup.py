@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from nbconvert import PythonExporter
-from submission import MODEL, NOTEBOOK, REPO, cell_of, with_parameters
+from submission import MODEL, NOTEBOOK, REPO, cell_of, function_of, with_parameters
 
 PARAMETERS = {
     "SEED": 42,
@@ -85,7 +85,7 @@ def test_without_a_clone_the_current_folder_is_used(
     (tmp_path / "notebooks").mkdir()
     monkeypatch.chdir(tmp_path / "notebooks")
     check()
-    assert "no clone" in capsys.readouterr().out
+    assert "repository was not found" in capsys.readouterr().out
     assert sorted(os.listdir(tmp_path / "notebooks")) == ["figures", "models"]
 
 
@@ -129,7 +129,9 @@ def run_saved(committed, keras):
 def test_no_saved_model_says_what_to_do(committed):
     from tensorflow import keras
 
-    with pytest.raises(FileNotFoundError, match="Clone the repository, .* RETRAIN = T"):
+    with pytest.raises(
+        FileNotFoundError, match="clone the repository, .*set RETRAIN = True"
+    ):
         run_saved(committed, keras)
 
 
@@ -235,6 +237,18 @@ def test_a_failing_lite_leaves_out_its_row(failing, committed, capsys):
     rows = {"model.predict", "compiled graph", "Lite, float32", "Lite, 8 bits"}
     assert names["ways"].keys() == rows - {failing}
     assert names["answers"].keys() == rows - {failing}
+
+
+@pytest.mark.parametrize(
+    "system, expected",
+    [
+        (SimpleNamespace(sched_getaffinity=lambda _: {5}, cpu_count=lambda: 64), 1),
+        (SimpleNamespace(cpu_count=lambda: 64), 64),
+    ],
+    ids=["Linux, one of 64 allowed", "elsewhere"],
+)
+def test_processors_are_those_that_may_be_used(system, expected, committed):
+    assert function_of(committed, "processors", os=system)() == expected
 
 
 # as a script

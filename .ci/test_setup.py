@@ -91,6 +91,7 @@ def test_without_a_clone_the_current_folder_is_used(
 
 def test_the_checks_leave_the_files_as_they_are(check, scratch, monkeypatch):
     before = (scratch / MODEL).read_bytes()
+    (scratch / "models/.ipynb_checkpoints").mkdir()  # as JupyterLab does
     monkeypatch.chdir(scratch / "notebooks")
     check()
     assert (scratch / MODEL).read_bytes() == before

@@ -63,7 +63,7 @@ def test_mnist_npz_comes_first(load, mnist_npz, mnist_arrays, monkeypatch, tmp_p
     check_is_mnist(load(not_asked), mnist_arrays)
 
 
-@pytest.mark.parametrize("quoted", ['"{}"', "'{}'", " {} "])
+@pytest.mark.parametrize("quoted", ['"{}"', "'{}'", " {} \r\n"])
 def test_quotation_marks_are_stripped(quoted, load, mnist_npz, monkeypatch):
     monkeypatch.setenv("MNIST_NPZ", quoted.format(mnist_npz))
     load(not_asked)

@@ -8,6 +8,7 @@ import sys
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from nbconvert import PythonExporter
 from submission import MODEL, NOTEBOOK, REPO, cell_of, function_of, with_parameters
@@ -48,6 +49,7 @@ def clone(tmp_path):
     "name, value",
     [
         ("SEED", -1),
+        ("SEED", None),
         ("TRAINING_IMAGES", 0),
         ("TRAINING_IMAGES", 60_000),
         ("TRAINING_IMAGES", 5_000.0),
@@ -85,8 +87,15 @@ def test_without_a_clone_the_current_folder_is_used(
     (tmp_path / "notebooks").mkdir()
     monkeypatch.chdir(tmp_path / "notebooks")
     check()
-    assert "repository was not found" in capsys.readouterr().out
+    assert "was not found" in capsys.readouterr().out
     assert sorted(os.listdir(tmp_path / "notebooks")) == ["figures", "models"]
+
+
+def test_of_two_clones_below_none_is_taken(check, clone, monkeypatch):
+    shutil.copytree(clone, clone.parent / "another clone")
+    monkeypatch.chdir(clone.parent)
+    check()
+    assert os.getcwd() == str(clone.parent)
 
 
 def test_the_checks_leave_the_files_as_they_are(check, scratch, monkeypatch):
@@ -109,10 +118,12 @@ def test_a_file_that_cannot_be_written(folder, file, check, clone, monkeypatch):
         check()
 
 
-def test_a_folder_that_cannot_be_made(check, clone, monkeypatch):
-    (clone / "models").write_text("a file, where a folder is needed")
+@pytest.mark.parametrize("folder", ["figures", "models", "models/checkpoints"])
+def test_a_folder_that_cannot_be_made(folder, check, clone, monkeypatch):
+    (clone / folder).parent.mkdir(exist_ok=True)
+    (clone / folder).write_text("a file, where a folder is needed")
     monkeypatch.chdir(clone)
-    with pytest.raises(OSError, match="models/ cannot be written"):
+    with pytest.raises(OSError, match=f"{folder}/ cannot be written"):
         check()
 
 
@@ -123,13 +134,14 @@ def test_models_need_not_be_writable_without_training(check, clone, monkeypatch)
 
 
 def run_saved(committed, keras):
-    names = {"RETRAIN": False, "keras": keras, "pd": None}
+    names = {"RETRAIN": False, "keras": keras, "pd": pd}
     exec(cell_of(committed, "saved-run").source, names)
 
 
-def test_no_saved_model_says_what_to_do(committed):
+def test_no_saved_model_says_what_to_do(committed, tmp_path, monkeypatch):
     from tensorflow import keras
 
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(
         FileNotFoundError, match="clone the repository, .*set RETRAIN = True"
     ):
@@ -142,6 +154,15 @@ def test_a_damaged_model_says_what_to_do(committed, scratch, monkeypatch):
     (scratch / MODEL).write_bytes((scratch / MODEL).read_bytes()[:1_000_000])
     monkeypatch.chdir(scratch)
     with pytest.raises(FileNotFoundError, match="git checkout models"):
+        run_saved(committed, keras)
+
+
+def test_a_damaged_log_says_what_to_do(committed, scratch, monkeypatch):
+    from tensorflow import keras
+
+    (scratch / "models/training_log.txt").write_text("accuracy;loss\n")
+    monkeypatch.chdir(scratch)
+    with pytest.raises(FileNotFoundError, match="training_log.txt cannot be read"):
         run_saved(committed, keras)
 
 
@@ -176,8 +197,12 @@ def test_failing_to_save_leaves_no_half_file(put_back_on_failure, tmp_path):
 # settings from elsewhere
 
 KERAS_JSON = """{"floatx": "float16", "image_data_format": "channels_first",
-                 "epsilon": 1e-07, "backend": "torch"}"""
-FOREIGN_SETTINGS = {"KERAS_BACKEND": "jax", "TF_USE_LEGACY_KERAS": "1"}
+                 "epsilon": 0.1, "backend": "torch"}"""
+FOREIGN_SETTINGS = {
+    "KERAS_BACKEND": "jax",
+    "KERAS_MAX_EPOCHS": "1",
+    "TF_USE_LEGACY_KERAS": "1",
+}
 
 
 def test_settings_from_elsewhere(committed, x_test, tmp_path):
@@ -188,6 +213,7 @@ def test_settings_from_elsewhere(committed, x_test, tmp_path):
 model = keras.models.load_model({str(REPO / MODEL)!r})
 images = np.load({str(tmp_path / "x.npy")!r})
 batch = next(ImageDataGenerator(rotation_range=9).flow(images, batch_size=50))
+print(keras.config.epsilon(), keras.config.max_epochs())
 print(batch.shape, batch.dtype, model.predict(batch, verbose=0).dtype)""")
     environment = {"KERAS_HOME": str(tmp_path), **FOREIGN_SETTINGS}
     ran = subprocess.run(
@@ -197,7 +223,7 @@ print(batch.shape, batch.dtype, model.predict(batch, verbose=0).dtype)""")
         text=True,
     )
     assert ran.returncode == 0, ran.stderr[-2000:]
-    assert ran.stdout.endswith("(50, 28, 28, 1) float32 float32\n")
+    assert ran.stdout.endswith("1e-07 None\n(50, 28, 28, 1) float32 float32\n")
 
 
 # TensorFlow Lite

@@ -8,7 +8,7 @@ from scipy import ndimage
 from scipy.stats import binomtest
 from sklearn.metrics import precision_recall_curve
 from sklearn.model_selection import StratifiedGroupKFold
-from submission import function_of, tagged
+from submission import cell_of, function_of, tagged
 
 
 @pytest.fixture(scope="module")
@@ -243,3 +243,18 @@ def test_only_default_values_are_dropped_for_older_keras(committed):
     names = {}
     exec(tagged(committed, "older-keras"), names)
     assert names["drop_newer_settings"](settings) == {"optional": True, "units": 10}
+
+
+@pytest.mark.parametrize(
+    "losses, verdict",
+    [
+        ([0.9, 0.8, 0.7, 0.5, 0.4, 0.3, 0.2, 0.1], "It was still falling fast"),
+        ([0.9, 0.2, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1], "It hardly changed at the end"),
+        ([0.9, 0.1, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6], "It climbed at the end"),
+    ],
+    ids=["falling", "flat", "climbing"],
+)
+def test_verdict_on_the_training(losses, verdict, committed, capsys):
+    log = pd.DataFrame({"val_loss": losses, "val_accuracy": 0.9, "learning_rate": 0.1})
+    exec(cell_of(committed, "train-result").source, {"log": log, "np": np})
+    assert verdict in capsys.readouterr().out

@@ -209,6 +209,13 @@ def test_without_training_shows_the_saved_run(name, without_training, committed)
     assert shown(cell_of(nb, name)) == shown(cell_of(committed, name))
 
 
+def error_of(nb, name):
+    """The message of the one error of a cell."""
+    outputs = cell_of(nb, name).outputs
+    (error,) = [output for output in outputs if output.output_type == "error"]
+    return error.evalue
+
+
 INTERRUPT = """
 class Interrupt(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
@@ -241,10 +248,10 @@ def test_interrupted_training_goes_on_with_the_best_weights(committed, scratch):
 def test_interrupted_first_epoch_leaves_the_saved_model_alone(committed, scratch):
     before = (scratch / MODEL).read_bytes()
     nb = interrupted(committed, scratch, epoch=0)
-    outputs = cell_of(nb, "train").outputs
-    assert [o.ename for o in outputs if o.output_type == "error"] == [
-        "KeyboardInterrupt"
-    ]
+    assert (
+        error_of(nb, "train") == "Not even one epoch is complete: run this cell again."
+    )
+    assert error_of(nb, "train-result").startswith("No training has ended yet")
     assert (scratch / MODEL).read_bytes() == before
 
 
@@ -254,7 +261,6 @@ def test_a_loss_that_is_no_number_ends_the_training(committed, scratch):
     insert_before(nb, "train", "Y_train = Y_train * np.nan")
     nb.cells = nb.cells[: nb.cells.index(cell_of(nb, "train")) + 1]
     run(nb, scratch, allow_errors=True)
-    (error,) = [o for o in nb.cells[-1].outputs if o.output_type == "error"]
-    assert "The loss is no longer a number" in error.evalue
+    assert "The loss is no longer a number" in error_of(nb, "train")
     assert "Epoch 2/" not in shown(nb.cells[-1])
     assert contents(scratch) == before

@@ -1,5 +1,8 @@
 """The notebook's split, strokes, faults and small functions, each by itself."""
 
+import uuid
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -258,3 +261,14 @@ def test_verdict_on_the_training(losses, verdict, committed, capsys):
     log = pd.DataFrame({"val_loss": losses, "val_accuracy": 0.9, "learning_rate": 0.1})
     exec(cell_of(committed, "train-result").source, {"log": log, "np": np})
     assert verdict in capsys.readouterr().out
+
+
+def test_each_training_has_a_checkpoint_of_its_own(committed):
+    source = cell_of(committed, "train").source
+    (line,) = [line for line in source.splitlines() if "checkpoint = " in line]
+    paths = set()
+    for _ in range(2):
+        names = {"Path": Path, "uuid": uuid}
+        exec(line.strip(), names)
+        paths.add(names["checkpoint"])
+    assert len(paths) == 2, "two runs at once must not write the same file"

@@ -170,6 +170,12 @@ def dots_compressed(folder, arrays):
     write_idx(folder, arrays, separator=".", compressed=True)
 
 
+def short_names(folder, arrays):
+    write_idx(folder, arrays, separator=".")
+    for path in list(folder.iterdir()):
+        path.rename(str(path).removesuffix("-ubyte"))
+
+
 def as_torchvision(folder, arrays):
     write_idx(folder / "MNIST/raw", arrays)
     write_idx(folder / "MNIST/raw", arrays, compressed=True)
@@ -191,7 +197,15 @@ def with_other_files(folder, arrays):
 
 
 @pytest.mark.parametrize(
-    "write", [hyphens, dots_compressed, as_torchvision, as_on_kaggle, with_other_files]
+    "write",
+    [
+        hyphens,
+        dots_compressed,
+        short_names,
+        as_torchvision,
+        as_on_kaggle,
+        with_other_files,
+    ],
 )
 def test_a_folder_of_idx_files(write, load, mnist_arrays, monkeypatch, tmp_path):
     write(tmp_path / "data", mnist_arrays)

@@ -1,5 +1,6 @@
 """The notebook's split, strokes, faults and small functions, each by itself."""
 
+import contextlib
 import uuid
 from pathlib import Path
 
@@ -243,7 +244,7 @@ def test_parcels_astray(committed):
 
 def test_only_default_values_are_dropped_for_older_keras(committed):
     settings = {"renorm": False, "optional": True, "units": 10, "input_axes": None}
-    names = {}
+    names = {"contextlib": contextlib}
     exec(tagged(committed, "older-keras"), names)
     assert names["drop_newer_settings"](settings) == {"optional": True, "units": 10}
 

@@ -105,12 +105,17 @@ def prepare_digit(committed):
     return names["prepare_digit"]
 
 
+def copy_submission(folder):
+    """Copy what the notebook reads and writes into a folder."""
+    leftovers = shutil.ignore_patterns("checkpoints", ".ipynb_checkpoints")
+    for name in ("notebooks", "figures", "models"):
+        shutil.copytree(REPO / name, folder / name, ignore=leftovers)
+    shutil.copy(REPO / "requirements.txt", folder)
+
+
 @pytest.fixture
 def scratch(tmp_path, mnist_npz, monkeypatch):
     """A copy of the submission in an empty folder, to be changed by a run."""
     monkeypatch.setenv("MNIST_NPZ", str(mnist_npz))
-    leftovers = shutil.ignore_patterns("checkpoints", ".ipynb_checkpoints")
-    for folder in ("notebooks", "figures", "models"):
-        shutil.copytree(REPO / folder, tmp_path / folder, ignore=leftovers)
-    shutil.copy(REPO / "requirements.txt", tmp_path)
+    copy_submission(tmp_path)
     return tmp_path

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from conftest import copy_submission
 from submission import (
     FIGURES,
     MODEL,
@@ -182,10 +183,7 @@ def test_part_of_the_images_leaves_the_saved_model_alone(committed, scratch):
 def without_training(committed, mnist_npz, tmp_path_factory):
     """The submission run with both switches False: the notebook and its folder."""
     folder = tmp_path_factory.mktemp("without-training")
-    leftovers = shutil.ignore_patterns("checkpoints", ".ipynb_checkpoints")
-    for name in ("notebooks", "figures", "models"):
-        shutil.copytree(REPO / name, folder / name, ignore=leftovers)
-    shutil.copy(REPO / "requirements.txt", folder)
+    copy_submission(folder)
     nb = with_parameters(committed, RETRAIN=False, RUN_COMPARISON=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MNIST_NPZ", str(mnist_npz))
